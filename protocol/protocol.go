@@ -1,0 +1,125 @@
+// Package protocol is the seam between the gateway and whatever runs an
+// application: a Request goes in, an Exchange comes out, and every failure is
+// an *Error that says whose fault it was and whether the application can have
+// acted on the request.
+//
+// The packages below it speak one protocol each: cgi (RFC 3875, one process
+// per request) and fcgi (FastCGI 1.0 over a kept connection). Neither knows
+// how processes are started or how HTTP is served.
+package protocol
+
+import (
+	"errors"
+	"fmt"
+	"io"
+)
+
+// Role is what an application is asked to do with a request, with the numbers
+// of the FastCGI 1.0 specification, section 6.1. The zero value is invalid.
+type Role uint16
+
+const (
+	Responder  Role = 1 // make a response; what RFC 3875 calls a CGI script
+	Authorizer Role = 2 // decide whether a request is allowed
+	Filter     Role = 3 // transform a file
+)
+
+// Param is one meta-variable (RFC 3875, section 4.1): an environment variable
+// for CGI, a name-value pair of FCGI_PARAMS for FastCGI.
+type Param struct{ Name, Value string }
+
+// Request is what an application is given.
+type Request struct {
+	// Role is what the application shall do; Responder for nearly everyone.
+	Role Role
+	// Params are the meta-variables, each name at most once, in no order
+	// that means anything.
+	Params []Param
+	// Stdin is the request body; nil means that there is none. It is read
+	// from one goroutine at a time, and never after Exchange.Close returned.
+	Stdin io.Reader
+	// Stderr receives the application's diagnostics as they arrive, in
+	// pieces of any size, from one goroutine at a time. Nil discards them.
+	// A Write must not block: it stands on the connection's read path.
+	Stderr io.Writer
+}
+
+// Get returns the value of a meta-variable, "" when it is absent.
+func (r *Request) Get(name string) string {
+	for i := range r.Params {
+		if r.Params[i].Name == name {
+			return r.Params[i].Value
+		}
+	}
+	return ""
+}
+
+// Exchange is one request in progress.
+type Exchange interface {
+	// Read reads the application's standard output: a CGI response head and
+	// its body (RFC 3875, section 6). io.EOF means that the application
+	// itself ended its answer. Every other error is an *Error and means that
+	// the answer is incomplete, whatever was read before it.
+	Read(p []byte) (n int, err error)
+
+	// Close gives up what is left of the exchange. An application that has
+	// not ended its answer is told so (FCGI_ABORT_REQUEST, a signal to its
+	// process group). Close does not wait for the application, returns after
+	// the last read of Request.Stdin, and may be called more than once.
+	Close() error
+}
+
+// Kind says what went wrong; the gateway turns it into a status.
+type Kind uint8
+
+const (
+	Unavailable Kind = iota + 1 // no application could be reached
+	Overloaded                  // the application, or the queue before it, is full
+	Died                        // the application ended before its answer did
+	Malformed                   // the application broke the protocol
+	TimedOut                    // the application took too long
+	ClientGone                  // the request's own context ended, or its body could not be read
+	Refused                     // the request can't be expressed in this protocol (too large, NUL in a value)
+)
+
+var kindNames = [...]string{
+	Unavailable: "application unavailable", Overloaded: "application overloaded", Died: "application died",
+	Malformed: "malformed answer", TimedOut: "application timed out", ClientGone: "client went away", Refused: "request refused",
+}
+
+func (k Kind) String() string {
+	if int(k) < len(kindNames) && k > 0 {
+		return kindNames[k]
+	}
+	return fmt.Sprintf("kind %d", uint8(k))
+}
+
+// Error is the failure of one exchange.
+type Error struct {
+	Kind Kind
+	// Unseen is true when no byte of the request can have reached
+	// application code, so that it may be given to another worker whatever
+	// its method. When in doubt it is false.
+	Unseen bool
+	// Err is the cause, for the log. It never goes to the client.
+	Err error
+}
+
+func (e *Error) Error() string {
+	if e.Err == nil {
+		return e.Kind.String()
+	}
+	return e.Kind.String() + ": " + e.Err.Error()
+}
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// KindOf returns the Kind of the first *Error in err's chain, 0 when there is
+// none.
+func KindOf(err error) Kind {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Kind
+	}
+	return 0
+}
