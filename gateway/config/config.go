@@ -1,0 +1,284 @@
+// Package config is what an administrator says: the types of a configuration,
+// their defaults, and the only ways to get a valid one.
+//
+// Load reads a file and ForTarget understands a command line. Both report
+// every fault at once, and both return a Config that is complete: each default
+// is filled in, each path is absolute, each name it refers to exists. Whoever
+// reads a Config reads plain values and checks nothing again.
+//
+// The comment of a field is its manual: what it does, its unit, its default
+// and what zero means. In a file durations are written 500ms, 10s, 5m or 1h (a
+// bare number is seconds), sizes 64k, 10m or 1g (powers of 1024; a bare number
+// is bytes), and every path is relative to the folder of the file.
+package config
+
+import "time"
+
+// Config is everything that one gateway process is told.
+type Config struct {
+	// Listen are the addresses that HTTP is accepted on: HOST:PORT,
+	// unix:PATH (made with mode 0660) or fd://N (a listening socket that was
+	// inherited). Port 0 takes a free one. Default: 127.0.0.1:8000.
+	Listen []Address `yaml:"listen"`
+	// Log says what is written about the gateway and about requests.
+	Log Log `yaml:"log"`
+	// Limits bound what one client, and all clients together, can take.
+	Limits Limits `yaml:"limits"`
+	// GracefulTimeout is how long requests in progress may take to end once
+	// the gateway was told to stop. 0 ends them at once. Default: 30s.
+	GracefulTimeout time.Duration `yaml:"graceful_timeout"`
+	// Pools are the groups of workers that the gateway runs itself, by name.
+	Pools map[string]*Pool `yaml:"pools,omitempty"`
+	// Sites are what is served. There is at least one.
+	Sites []*Site `yaml:"sites"`
+
+	origins map[string]position // where each value stood, by path
+}
+
+// Log says what is written about the gateway and about requests. The gateway's
+// own log goes to standard error.
+type Log struct {
+	// Level is the least severe level written: debug, info, warn or error.
+	// Default: info.
+	Level string `yaml:"level"`
+	// Format is console, for people, or json, one object a line. Default:
+	// console.
+	Format string `yaml:"format"`
+	// Access is where a line for each request goes: "-" for standard output,
+	// off, or a file that is appended to. Default: "-".
+	Access string `yaml:"access"`
+	// AccessFormat is combined, the format of Apache and nginx, or json.
+	// Default: combined.
+	AccessFormat string `yaml:"access_format"`
+}
+
+// Limits bound what one client, and all clients together, can take. None of
+// them can be switched off: every limit is more than zero.
+type Limits struct {
+	// MaxBody is the largest request body, in bytes; a larger one is
+	// answered 413. Default: 1g.
+	MaxBody Size `yaml:"max_body"`
+	// BodyMemory is how much of one request body is kept in memory before
+	// the rest goes to a file. Default: 128k.
+	BodyMemory Size `yaml:"body_memory"`
+	// SpoolQuota is how much all such files may hold together; a request
+	// that would need more is answered 503. Default: 8g.
+	SpoolQuota Size `yaml:"spool_quota"`
+	// SpoolDir is the folder of these files, which have no name there.
+	// Default: $TMPDIR, or else /tmp.
+	SpoolDir string `yaml:"spool_dir"`
+	// HeaderTimeout is how long a client may take to send a request head.
+	// Default: 10s.
+	HeaderTimeout time.Duration `yaml:"header_timeout"`
+	// HeaderBytes is the largest request head, in bytes; a larger one is
+	// answered 431. Default: 64k.
+	HeaderBytes Size `yaml:"header_bytes"`
+	// HeaderFields is how many fields a request head may have; more are
+	// answered 431. Default: 200.
+	HeaderFields int `yaml:"header_fields"`
+	// BodyTimeout is the longest silence while a request body is read.
+	// Default: 30s.
+	BodyTimeout time.Duration `yaml:"body_timeout"`
+	// IdleTimeout is how long a connection is kept without a request.
+	// Default: 75s.
+	IdleTimeout time.Duration `yaml:"idle_timeout"`
+	// WriteTimeout is the longest time in which a client takes no byte of a
+	// response that is ready for it. Default: 60s.
+	WriteTimeout time.Duration `yaml:"write_timeout"`
+	// MaxConnections is how many client connections are open at once; more
+	// of them wait in the kernel's queue. Default: 8192.
+	MaxConnections int `yaml:"max_connections"`
+}
+
+// Queue bounds the requests that wait for a free worker, process or
+// connection. Those that find no place, or wait too long, are answered 503
+// with Retry-After.
+type Queue struct {
+	// QueueLength is how many requests may wait. 0 lets none wait. Default:
+	// 512.
+	QueueLength int `yaml:"queue_length"`
+	// QueueTimeout is how long one request may wait. Default: 10s.
+	QueueTimeout time.Duration `yaml:"queue_timeout"`
+}
+
+// Pool is a group of workers that run one Python application.
+type Pool struct {
+	// App is the application: module:attribute, module:factory() or a file,
+	// PATH.py or PATH.wsgi, which may be followed by :attribute. The
+	// attribute of a file is application when none is given. Required.
+	App string `yaml:"app"`
+	// Python is the interpreter. Default: that of $VIRTUAL_ENV, else of
+	// .venv or venv beside the application, else python3 of $PATH.
+	Python string `yaml:"python"`
+	// Chdir is the folder the workers run in, and the first one they import
+	// from. Default: the folder of the configuration file.
+	Chdir string `yaml:"chdir"`
+	// Workers is how many processes there are: N, MIN:MAX to follow the
+	// load, or auto, which is one for each processor and at least 2.
+	// Default: 2.
+	Workers Workers `yaml:"workers"`
+	// Threads is how many requests one worker serves at a time. Default: 1.
+	Threads int `yaml:"threads"`
+	// Timeout is the longest silence of a worker: from handing it a request
+	// until the response head, and between two pieces of the body. Default:
+	// 30s.
+	Timeout time.Duration `yaml:"timeout"`
+	// GracefulTimeout is how long a worker that is being replaced or stopped
+	// may take to end its requests. 0 ends them at once. Default: 30s.
+	GracefulTimeout time.Duration `yaml:"graceful_timeout"`
+	// StartTimeout is how long a worker may take to load the application.
+	// Default: 60s.
+	StartTimeout time.Duration `yaml:"start_timeout"`
+	// MaxRequests is how many requests a worker serves before it is
+	// replaced. Default: 0, which never replaces it.
+	MaxRequests int `yaml:"max_requests"`
+	// MaxRequestsJitter adds a random number up to this to MaxRequests, so
+	// that workers are not replaced together. Default: 0.
+	MaxRequestsJitter int `yaml:"max_requests_jitter"`
+	// Queue bounds the requests that wait for a worker.
+	Queue `yaml:",inline"`
+	// Environment is what the workers see of the gateway's environment.
+	Environment `yaml:",inline"`
+	// ReplayIdempotent gives a request to another worker when its worker
+	// died before the response head, the method is idempotent and the body
+	// is whole. A request that no worker has seen is always given to
+	// another. Default: true.
+	ReplayIdempotent bool `yaml:"replay_idempotent"`
+	// BufferRequests reads a request body, to memory and then to a file,
+	// before a worker is taken for it, so that a slow client holds none.
+	// False hands it on as it arrives. Default: true.
+	BufferRequests bool `yaml:"buffer_requests"`
+}
+
+// Environment is what a process is given besides what a request says. Nothing
+// else of the gateway's own environment is passed on: see [Environment.Environ].
+type Environment struct {
+	// Env are variables to set. A value that starts with ./ or ../ is a path
+	// and is made absolute; every other value is passed as it stands.
+	Env map[string]string `yaml:"env,omitempty"`
+	// PassEnv names variables of the gateway's environment to pass on: NAME,
+	// or PREFIX* for all that start so. One that is not set is left out.
+	PassEnv []string `yaml:"pass_env,omitempty"`
+}
+
+// Site is a set of routes for a set of host names.
+type Site struct {
+	// Hosts are the names that the site answers to: example.org, or
+	// *.example.org for every name below. An empty list makes it the default
+	// site, which also answers to names that no site has; without a default
+	// site the first one does.
+	Hosts []string `yaml:"hosts,omitempty"`
+	// Routes are the site's paths. There is at least one.
+	Routes []*Route `yaml:"routes"`
+}
+
+// Route says what answers below one path: exactly one of Static, CGI, Pool and
+// FastCGI is set.
+type Route struct {
+	// Path is the prefix, by whole segments: /app holds /app and /app/x but
+	// not /apple. The longest one that matches a request wins. It has no
+	// slash at its end, except for / itself. Required.
+	Path string `yaml:"path"`
+	// Static serves files.
+	Static *Static `yaml:"static,omitempty"`
+	// CGI runs a process for each request.
+	CGI *CGI `yaml:"cgi,omitempty"`
+	// FastCGI hands requests to an application that runs elsewhere.
+	FastCGI *FastCGI `yaml:"fastcgi,omitempty"`
+	// Pool names the pool of workers that answers.
+	Pool string `yaml:"pool,omitempty"`
+	// RootPath is put before Path in the application's SCRIPT_NAME, for a
+	// gateway behind a proxy that strips a prefix. Only with pool. Default:
+	// empty.
+	RootPath string `yaml:"root_path,omitempty"`
+	// PassAuthorization hands the Authorization field to the application,
+	// which is what Python applications expect. Only with pool: cgi and
+	// fastcgi have their own. Default: true with pool.
+	PassAuthorization bool `yaml:"pass_authorization,omitempty"`
+}
+
+// Static serves the files of one folder. Names that start with a dot are not
+// served, nor is anything outside of the folder, and folders are not listed.
+type Static struct {
+	// Dir is the folder. Required.
+	Dir string `yaml:"dir"`
+	// Index are the files that stand for a folder, the first that exists.
+	// Default: [index.html].
+	Index []string `yaml:"index"`
+}
+
+// CGI runs a process for each request, RFC 3875: exactly one of Dir and Script
+// is set.
+type CGI struct {
+	// Dir is a folder of scripts, each served at its path below the route.
+	Dir string `yaml:"dir,omitempty"`
+	// Script is the one program that answers every path of the route.
+	Script string `yaml:"script,omitempty"`
+	// Extensions says how to run a script by the end of its name, dot
+	// included: the program to run it with, or "" to execute the script
+	// itself, which then needs its x bit. With Dir, and unless it is empty,
+	// nothing else is run. Default: empty, any executable file is a script.
+	Extensions map[string]string `yaml:"extensions,omitempty"`
+	// Index are the scripts that stand for a folder. Default: none.
+	Index []string `yaml:"index,omitempty"`
+	// Chdir is the folder scripts run in. Default: the script's own, which
+	// is what "" stands for.
+	Chdir string `yaml:"chdir,omitempty"`
+	// Timeout is the longest silence of a script, as for a pool; then it is
+	// stopped with all it started. Default: 30s.
+	Timeout time.Duration `yaml:"timeout"`
+	// Max is how many processes of the route run at once. Default: 16.
+	Max int `yaml:"max"`
+	// Queue bounds the requests that wait for a process.
+	Queue `yaml:",inline"`
+	// Environment is what scripts see of the gateway's environment.
+	Environment `yaml:",inline"`
+	// PassAuthorization hands the Authorization field to scripts as
+	// HTTP_AUTHORIZATION, which every process of the same user can read
+	// (RFC 3875, section 9.2). Default: false.
+	PassAuthorization bool `yaml:"pass_authorization"`
+	// QueryArguments hands a query without = to the script as command-line
+	// arguments (RFC 3875, section 4.4). Default: false.
+	QueryArguments bool `yaml:"query_arguments"`
+	// KeepBackground leaves alone the processes that a script started and
+	// that outlive it. Default: false, they end with the request.
+	KeepBackground bool `yaml:"keep_background"`
+}
+
+// FastCGI hands requests to an application that runs elsewhere, one request at
+// a time on each kept connection.
+type FastCGI struct {
+	// Address is where it listens: HOST:PORT or unix:PATH. Required.
+	Address Address `yaml:"address"`
+	// Root is the folder of its scripts: the path of a request is split into
+	// a script, which must be there, and PATH_INFO. Default: empty, the
+	// whole path is PATH_INFO.
+	Root string `yaml:"root,omitempty"`
+	// Index are the scripts that stand for a folder. Only with Root.
+	// Default: [index.php] with Root.
+	Index []string `yaml:"index,omitempty"`
+	// Extensions are the names' ends that make a file a script, dot
+	// included. Only with Root. Default: [.php] with Root.
+	Extensions []string `yaml:"extensions,omitempty"`
+	// Static serves the files below Root that are not scripts. Only with
+	// Root. Default: true with Root.
+	Static bool `yaml:"static"`
+	// MaxConnections is how many connections are open at once. A kept
+	// connection occupies a process of the application, so it should not be
+	// more than it has processes. Default: 5, which is also the number of
+	// children in the configuration that PHP-FPM comes with.
+	MaxConnections int `yaml:"max_connections"`
+	// ConnectTimeout is how long connecting may take. Default: 5s.
+	ConnectTimeout time.Duration `yaml:"connect_timeout"`
+	// Timeout is the longest silence of the application, as for a pool.
+	// Default: 60s.
+	Timeout time.Duration `yaml:"timeout"`
+	// Queue bounds the requests that wait for a connection.
+	Queue `yaml:",inline"`
+	// Params are set on every request, over what the request says. Names
+	// that start with HTTP_ are refused: they are the request's own fields.
+	Params map[string]string `yaml:"params,omitempty"`
+	// PassAuthorization hands the Authorization field to the application,
+	// which is what PHP applications expect. Default: true.
+	PassAuthorization bool `yaml:"pass_authorization"`
+}

@@ -1,0 +1,61 @@
+package config
+
+import (
+	"os"
+	"time"
+)
+
+// Default returns the configuration of an empty file: every default, and
+// nothing to serve.
+func Default() *Config {
+	return &Config{
+		Listen: []Address{{Network: "tcp", Address: "127.0.0.1:8000"}},
+		Log:    Log{Level: "info", Format: "console", Access: "-", AccessFormat: "combined"},
+		Limits: Limits{
+			MaxBody:        1 << 30,
+			BodyMemory:     128 << 10,
+			SpoolQuota:     8 << 30,
+			SpoolDir:       os.TempDir(),
+			HeaderTimeout:  10 * time.Second,
+			HeaderBytes:    64 << 10,
+			HeaderFields:   200,
+			BodyTimeout:    30 * time.Second,
+			IdleTimeout:    75 * time.Second,
+			WriteTimeout:   60 * time.Second,
+			MaxConnections: 8192,
+		},
+		GracefulTimeout: 30 * time.Second,
+	}
+}
+
+func defaultQueue() Queue { return Queue{QueueLength: 512, QueueTimeout: 10 * time.Second} }
+
+func defaultPool() Pool {
+	return Pool{
+		Chdir:            ".",
+		Workers:          Workers{Min: 2, Max: 2},
+		Threads:          1,
+		Timeout:          30 * time.Second,
+		GracefulTimeout:  30 * time.Second,
+		StartTimeout:     60 * time.Second,
+		Queue:            defaultQueue(),
+		ReplayIdempotent: true,
+		BufferRequests:   true,
+	}
+}
+
+func defaultStatic() Static { return Static{Index: []string{"index.html"}} }
+
+func defaultCGI() CGI {
+	return CGI{Timeout: 30 * time.Second, Max: 16, Queue: defaultQueue()}
+}
+
+func defaultFastCGI() FastCGI {
+	return FastCGI{
+		MaxConnections:    5,
+		ConnectTimeout:    5 * time.Second,
+		Timeout:           60 * time.Second,
+		Queue:             defaultQueue(),
+		PassAuthorization: true,
+	}
+}

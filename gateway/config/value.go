@@ -1,0 +1,192 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Size is a number of bytes, written 64k, 10m or 1g (powers of 1024).
+type Size int64
+
+var sizeUnits = []struct {
+	letter string
+	bytes  Size
+}{{"t", 1 << 40}, {"g", 1 << 30}, {"m", 1 << 20}, {"k", 1 << 10}}
+
+// UnmarshalText reads a size as it is written in a file.
+func (s *Size) UnmarshalText(text []byte) error {
+	number, unit := strings.ToLower(string(text)), Size(1)
+	for _, u := range sizeUnits {
+		if rest, ok := strings.CutSuffix(number, u.letter); ok {
+			number, unit = rest, u.bytes
+			break
+		}
+	}
+	n, err := strconv.ParseInt(number, 10, 64)
+	if err != nil || n < 0 || n > math.MaxInt64/int64(unit) {
+		return badValue("a size", string(text), "write a number of bytes, or 64k, 10m, 1g")
+	}
+	*s = Size(n) * unit
+	return nil
+}
+
+// String writes a size in the largest unit that divides it.
+func (s Size) String() string {
+	for _, u := range sizeUnits {
+		if s >= u.bytes && s%u.bytes == 0 {
+			return strconv.FormatInt(int64(s/u.bytes), 10) + u.letter
+		}
+	}
+	return strconv.FormatInt(int64(s), 10)
+}
+
+// MarshalText writes a size as it is read.
+func (s Size) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// Workers is how many processes a pool has. Min and Max are the same for a
+// fixed number, and Min is at least 1.
+type Workers struct{ Min, Max int }
+
+// UnmarshalText reads N, MIN:MAX or auto.
+func (w *Workers) UnmarshalText(text []byte) error {
+	if string(text) == "auto" {
+		// GOMAXPROCS follows the processors and the CPU limit of a container.
+		n := max(2, runtime.GOMAXPROCS(0))
+		*w = Workers{n, n}
+		return nil
+	}
+	low, high, ranged := strings.Cut(string(text), ":")
+	if !ranged {
+		high = low
+	}
+	lo, err1 := strconv.Atoi(low)
+	hi, err2 := strconv.Atoi(high)
+	switch {
+	case err1 != nil || err2 != nil:
+		return badValue("a number of workers", string(text), "write a number, MIN:MAX or auto")
+	case lo < 1:
+		return fault("a pool needs at least one worker", "")
+	case lo > hi:
+		return fault(fmt.Sprintf("the least number of workers, %d, is more than the greatest, %d", lo, hi), "write MIN:MAX")
+	}
+	*w = Workers{lo, hi}
+	return nil
+}
+
+// String writes N or MIN:MAX.
+func (w Workers) String() string {
+	if w.Min == w.Max {
+		return strconv.Itoa(w.Min)
+	}
+	return fmt.Sprintf("%d:%d", w.Min, w.Max)
+}
+
+// MarshalText writes a number of workers as it is read.
+func (w Workers) MarshalText() ([]byte, error) { return []byte(w.String()), nil }
+
+// Address is a place to listen on or to connect to.
+type Address struct {
+	// Network is tcp, unix, or fd for a descriptor that was inherited.
+	Network string
+	// Address is HOST:PORT (an empty host is every address of the machine),
+	// the path of a socket, or the number of the descriptor.
+	Address string
+}
+
+// UnmarshalText reads HOST:PORT, :PORT, unix:PATH or fd://N.
+func (a *Address) UnmarshalText(text []byte) error {
+	s := string(text)
+	if path, ok := strings.CutPrefix(s, "unix:"); ok {
+		// unix:///run/x.sock is the same path as unix:/run/x.sock.
+		if rest, ok := strings.CutPrefix(path, "//"); ok {
+			path = rest
+		}
+		if path == "" {
+			return badValue("an address", s, "write unix:PATH")
+		}
+		*a = Address{"unix", path}
+		return nil
+	}
+	if number, ok := strings.CutPrefix(s, "fd://"); ok {
+		if n, err := strconv.Atoi(number); err != nil || n < 3 {
+			return badValue("a descriptor", s, "write fd://3 or higher: 0 to 2 are the standard streams")
+		}
+		*a = Address{"fd", number}
+		return nil
+	}
+	host, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return badValue("an address", s, "write HOST:PORT, :PORT or unix:PATH, with brackets around an IPv6 host")
+	}
+	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > math.MaxUint16 {
+		return badValue("a port", port, "a port is a number from 0 to 65535")
+	}
+	if strings.ContainsAny(host, "/ @") {
+		return badValue("a host", host, "write HOST:PORT without a scheme or a path")
+	}
+	*a = Address{"tcp", s}
+	return nil
+}
+
+// String writes an address as it is read.
+func (a Address) String() string {
+	switch a.Network {
+	case "unix":
+		return "unix:" + a.Address
+	case "fd":
+		return "fd://" + a.Address
+	}
+	return a.Address
+}
+
+// MarshalText writes an address as it is read.
+func (a Address) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
+
+// parseDuration reads 500ms, 10s, 5m or 1h30m; a bare number is seconds.
+func parseDuration(text string) (time.Duration, error) {
+	d, err := time.ParseDuration(text)
+	if _, bare := strconv.ParseFloat(text, 64); bare == nil {
+		d, err = time.ParseDuration(text + "s")
+	}
+	if err != nil || d < 0 {
+		return 0, badValue("a duration", text, "write a number of seconds, or 500ms, 10s, 5m, 1h")
+	}
+	return d, nil
+}
+
+// formatDuration writes a duration as it is read, without the zero parts that
+// time.Duration writes.
+func formatDuration(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
+
+// fault is an error without a place; who reads the value knows the place.
+func fault(message, hint string) error { return &Fault{Message: message, Hint: hint} }
+
+func badValue(what, text, hint string) error {
+	return fault(fmt.Sprintf("%q is not %s", text, what), hint)
+}
+
+// at puts an error at a place.
+func at(err error, where position, path string) Fault {
+	var f *Fault
+	if !errors.As(err, &f) {
+		f = &Fault{Message: err.Error()}
+	}
+	placed := *f
+	placed.File, placed.Line, placed.Column, placed.Path = where.file, where.line, where.column, path
+	return placed
+}
