@@ -1,0 +1,52 @@
+# Everything a developer runs. `make help` lists it.
+
+VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+PORT     ?= 8000
+FUZZTIME ?= 30s
+# Packages tested at a time: their tests start many processes of their own.
+JOBS     ?= 2
+
+GO_BUILD := CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)'
+
+.PHONY: help build run setup lint test fuzz soak bench clean
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build bin/gatecrew, one static binary
+	$(GO_BUILD) -o bin/gatecrew ./cmd/gatecrew
+
+run: build ## serve examples/ on loopback; PORT=8000
+	@echo 'Open http://127.0.0.1:$(PORT)/ in a browser; Ctrl-C stops.'
+	@cd examples && exec ../bin/gatecrew serve -c gatecrew.yaml --bind 127.0.0.1:$(PORT)
+
+setup: ## install what the tests need (Debian packages, .build/venv)
+	@test/setup.sh
+
+lint: ## gofmt, go vet, staticcheck
+	@bad=$$(gofmt -l $$(git ls-files --cached --others --exclude-standard '*.go')); \
+	if [ -n "$$bad" ]; then echo "not gofmt-ed: $$bad" >&2; exit 1; fi
+	go vet ./...
+	go tool staticcheck ./...
+
+test: setup lint ## everything a change must pass; under 15 minutes on 2 cores
+	go test -race -p $(JOBS) -timeout 10m ./...
+	PYTHONPATH=scripts python3 -m unittest discover -s scripts/tests
+
+fuzz: ## run every fuzz function for FUZZTIME=30s each
+	@set -e; for pkg in $$(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./...); do \
+		for name in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+			echo "$$pkg $$name"; \
+			go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) $$pkg; \
+		done; \
+	done
+
+soak: setup ## the long runs: the same tests with SOAK=1
+	SOAK=1 go test -race -count=1 -p 1 -timeout 6h ./...
+
+bench: build ## gatecrew beside its peers; see bench/README.md for what it needs
+	bench/bench.py bench/wsgi.json
+
+clean: ## remove everything that was built, downloaded or cached here
+	rm -rf bin .build
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
