@@ -1,0 +1,105 @@
+package static
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+func missing(name string) error {
+	return fmt.Errorf("static: %q: %w", name, fs.ErrNotExist)
+}
+
+// denied decides by the name alone, so that the answer does not tell whether
+// the file exists. /.well-known/ is the one directory with a dot that is
+// meant for everybody (RFC 8615).
+func (f *Files) denied(name string) bool {
+	for i, segment := range strings.Split(name, "/") {
+		if segment[0] == '.' && segment != "." && (i > 0 || segment != ".well-known") {
+			return true
+		}
+		if len(f.deny) > 0 && f.deniedExtension(segment) {
+			return true
+		}
+	}
+	return false
+}
+
+// deniedExtension looks at every extension of a name, for "x.php.bak" has the
+// same source as x.php, and without the "~" that editors put behind one.
+func (f *Files) deniedExtension(segment string) bool {
+	_, rest, more := strings.Cut(segment, ".")
+	for more {
+		var ext string
+		ext, rest, more = strings.Cut(rest, ".")
+		ext = strings.ToLower(strings.TrimRight(ext, "~"))
+		for _, d := range f.deny {
+			if ext == d {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// open opens a regular file or a directory. O_NONBLOCK keeps the open of a
+// FIFO from waiting for a writer, and means nothing to a file; what was opened
+// is looked at afterwards, so that nothing can be swapped in between.
+func (f *Files) open(name string) (*os.File, fs.FileInfo, error) {
+	file, err := f.root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil, nil, openError(name, err)
+	}
+	info, err := file.Stat()
+	if err == nil && !info.Mode().IsRegular() && !info.IsDir() {
+		err = fs.ErrNotExist
+	}
+	if err != nil {
+		_ = file.Close()
+		return nil, nil, fmt.Errorf("static: %q: %w", name, err)
+	}
+	return file, info, nil
+}
+
+// openError sorts the errors of os.Root: what the client's path brings about
+// is not a failure of the machine.
+func openError(name string, err error) error {
+	var errno unix.Errno
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return missing(name)
+	case !errors.As(err, &errno), errno == unix.EXDEV:
+		// os.Root's own error: the path leads out of the directory.
+		return fmt.Errorf("static: %q: %w: %v", name, fs.ErrPermission, err)
+	case errno == unix.ENOTDIR, errno == unix.ENAMETOOLONG, errno == unix.ELOOP, errno == unix.ENXIO, errno == unix.ENODEV:
+		return missing(name)
+	}
+	return fmt.Errorf("static: %w", err) // EACCES is fs.ErrPermission by itself
+}
+
+// openIndex opens the file that stands for a directory.
+func (f *Files) openIndex(dir string) (*os.File, fs.FileInfo, error) {
+	for _, index := range f.index {
+		name := path.Join(dir, index)
+		if f.denied(name) {
+			continue
+		}
+		file, info, err := f.open(name)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			continue
+		case err != nil:
+			return nil, nil, err
+		case info.IsDir():
+			_ = file.Close()
+			continue
+		}
+		return file, info, nil
+	}
+	return nil, nil, missing(dir)
+}
