@@ -1,0 +1,233 @@
+package cgi
+
+import (
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"gatecrew/protocol"
+)
+
+// Target is where a request was routed, and all that the site says about it.
+// Nothing in it may come from the request's header.
+type Target struct {
+	// ScriptName and PathInfo are the decoded path of the request, split
+	// where the script's name ends (RFC 3875, sections 4.1.13 and 4.1.5).
+	// Put together they are what CleanPath returned, save that ScriptName
+	// has a directory's index script behind the path.
+	ScriptName, PathInfo string
+	// ScriptFilename is the script's absolute path, DocumentRoot the
+	// directory that the site's URLs stand for. "" leaves the variable out,
+	// and DocumentRoot also leaves out PATH_TRANSLATED.
+	ScriptFilename, DocumentRoot string
+	// ServerName is the site's own name; "" is the address of the socket
+	// that the request came in on. The Host field is never used: HTTP_HOST
+	// has it.
+	ServerName string
+	// Software is the name and version of the gateway, "gatecrew/1.2"; ""
+	// is "gatecrew".
+	Software string
+	// PassAuthorization gives HTTP_AUTHORIZATION and HTTP_PROXY_AUTHORIZATION
+	// to the application, for one that checks passwords itself. Every other
+	// one should not see them (RFC 3875, section 4.1.18).
+	PassAuthorization bool
+	// AuthType and RemoteUser are from the gateway's own authentication; ""
+	// when there was none.
+	AuthType, RemoteUser string
+	// Extra are variables from the site's configuration. They replace
+	// computed ones of the same name. See CheckName.
+	Extra []protocol.Param
+}
+
+// baseParams is how many variables AppendParams sets beside those from header
+// fields and the configuration, at most and without a client certificate.
+const baseParams = 28
+
+// clientCertParams is how many a client certificate adds.
+const clientCertParams = 5
+
+// AppendParams appends the meta-variables for r (RFC 3875, section 4.1, and
+// those that applications expect beside them) to dst. Each name is set once;
+// a name that dst already holds is not looked for.
+//
+// What a client sends can only reach variables that carry it by definition
+// (REQUEST_*, QUERY_STRING, CONTENT_*, and HTTP_*): the server's and the
+// client's address, the scheme and the user are from the socket and from t.
+// Header fields whose name has anything but letters, digits and hyphens are
+// left out, and so are Proxy, the fields about the connection and, unless t
+// allows them, credentials. A field given more than once is joined with ", ",
+// Cookie with "; ".
+//
+// PATH_INFO and QUERY_STRING are always set, if to "". CONTENT_LENGTH is set
+// when r has a body of known length; whoever replaces a body of unknown length
+// with a spooled one sets r.ContentLength.
+//
+// It doesn't check r, see CheckRequest.
+func AppendParams(dst []protocol.Param, r *http.Request, t *Target) []protocol.Param {
+	size := baseParams + len(r.Header) + len(t.Extra)
+	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
+		size += clientCertParams
+	}
+	dst = slices.Grow(dst, size)
+	start := len(dst)
+
+	dst = append(dst,
+		protocol.Param{Name: "GATEWAY_INTERFACE", Value: "CGI/1.1"},
+		protocol.Param{Name: "SERVER_SOFTWARE", Value: orElse(t.Software, "gatecrew")},
+		protocol.Param{Name: "SERVER_PROTOCOL", Value: r.Proto},
+		protocol.Param{Name: "REQUEST_METHOD", Value: orElse(r.Method, http.MethodGet)},
+		protocol.Param{Name: "REQUEST_URI", Value: originForm(r)},
+		protocol.Param{Name: "QUERY_STRING", Value: r.URL.RawQuery},
+		protocol.Param{Name: "SCRIPT_NAME", Value: t.ScriptName},
+		protocol.Param{Name: "PATH_INFO", Value: t.PathInfo},
+		protocol.Param{Name: "DOCUMENT_URI", Value: t.ScriptName + t.PathInfo},
+		// php-cgi built with force-cgi-redirect runs nothing without it.
+		protocol.Param{Name: "REDIRECT_STATUS", Value: "200"},
+	)
+	if t.ScriptFilename != "" {
+		dst = append(dst, protocol.Param{Name: "SCRIPT_FILENAME", Value: t.ScriptFilename})
+	}
+	if t.DocumentRoot != "" {
+		dst = append(dst, protocol.Param{Name: "DOCUMENT_ROOT", Value: t.DocumentRoot})
+		if t.PathInfo != "" {
+			dst = append(dst, protocol.Param{Name: "PATH_TRANSLATED", Value: strings.TrimSuffix(t.DocumentRoot, "/") + t.PathInfo})
+		}
+	}
+	if t.AuthType != "" {
+		dst = append(dst, protocol.Param{Name: "AUTH_TYPE", Value: t.AuthType})
+	}
+	if t.RemoteUser != "" {
+		dst = append(dst, protocol.Param{Name: "REMOTE_USER", Value: t.RemoteUser})
+	}
+	dst = appendServer(dst, r, t)
+	dst = appendRemote(dst, r)
+	dst = appendContent(dst, r)
+	if r.Host != "" {
+		dst = append(dst, protocol.Param{Name: "HTTP_HOST", Value: r.Host})
+	}
+	for name, values := range r.Header {
+		if variable, ok := fieldVariable(name, t.PassAuthorization); ok && len(values) > 0 {
+			dst = append(dst, protocol.Param{Name: variable, Value: joinValues(name, values)})
+		}
+	}
+	return overrideParams(dst, start, t.Extra)
+}
+
+// overrideParams sets the extra variables in dst[start:].
+func overrideParams(dst []protocol.Param, start int, extra []protocol.Param) []protocol.Param {
+	for _, e := range extra {
+		i := slices.IndexFunc(dst[start:], func(p protocol.Param) bool { return p.Name == e.Name })
+		if i < 0 {
+			dst = append(dst, e)
+		} else {
+			dst[start+i].Value = e.Value
+		}
+	}
+	return dst
+}
+
+// appendServer says where the request came in. On a socket that has no
+// address, a unix one, the port is the scheme's own.
+func appendServer(dst []protocol.Param, r *http.Request, t *Target) []protocol.Param {
+	scheme, port := "http", "80"
+	if r.TLS != nil {
+		scheme, port = "https", "443"
+		dst = appendTLS(dst, r.TLS)
+	}
+	name := "localhost"
+	local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	// *net.TCPAddr and *net.UDPAddr (HTTP/3) have this method.
+	if a, ok := local.(interface{ AddrPort() netip.AddrPort }); ok {
+		if ap := a.AddrPort(); ap.IsValid() {
+			// One string holds all three: "[2001:db8::1]:80".
+			s := netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port()).String()
+			colon := strings.LastIndexByte(s, ':')
+			name, port = s[:colon], s[colon+1:]
+			dst = append(dst, protocol.Param{Name: "SERVER_ADDR", Value: strings.Trim(name, "[]")})
+		}
+	}
+	return append(dst,
+		protocol.Param{Name: "SERVER_NAME", Value: orElse(t.ServerName, name)},
+		protocol.Param{Name: "SERVER_PORT", Value: port},
+		protocol.Param{Name: "REQUEST_SCHEME", Value: scheme},
+	)
+}
+
+// appendRemote says where the client is. The client of a unix socket has no
+// address: the variables that must be there are empty, since any address would
+// be believed by someone, 127.0.0.1 most of all.
+func appendRemote(dst []protocol.Param, r *http.Request) []protocol.Param {
+	host, port, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		host, port = r.RemoteAddr, ""
+	}
+	host, _, _ = strings.Cut(host, "%") // an IPv6 zone means nothing to others
+	if _, err := netip.ParseAddr(host); err != nil {
+		host, port = "", ""
+	}
+	dst = append(dst,
+		protocol.Param{Name: "REMOTE_ADDR", Value: host},
+		// RFC 3875, section 4.1.9: the address, when the name was not looked up.
+		protocol.Param{Name: "REMOTE_HOST", Value: host},
+	)
+	if port != "" {
+		dst = append(dst, protocol.Param{Name: "REMOTE_PORT", Value: port})
+	}
+	return dst
+}
+
+func appendContent(dst []protocol.Param, r *http.Request) []protocol.Param {
+	// A length of zero says in r that there is no body, or that there is an
+	// empty one; only the latter is shown (RFC 3875, section 4.1.2).
+	if r.ContentLength > 0 || r.ContentLength == 0 && (len(r.Header["Content-Length"]) > 0 || len(r.TransferEncoding) > 0) {
+		dst = append(dst, protocol.Param{Name: "CONTENT_LENGTH", Value: strconv.FormatInt(r.ContentLength, 10)})
+	}
+	if types := r.Header["Content-Type"]; len(types) > 0 {
+		dst = append(dst, protocol.Param{Name: "CONTENT_TYPE", Value: types[0]})
+	}
+	return dst
+}
+
+// originForm returns the request-target as the client wrote it, without the
+// scheme and authority that an absolute-form target has before its path.
+func originForm(r *http.Request) string {
+	uri := r.RequestURI
+	if uri == "" { // a request that the gateway made
+		return r.URL.RequestURI()
+	}
+	if uri[0] == '/' {
+		return uri
+	}
+	_, rest, ok := strings.Cut(uri, "://")
+	if !ok {
+		return uri
+	}
+	i := strings.IndexAny(rest, "/?")
+	switch {
+	case i < 0:
+		return "/"
+	case rest[i] == '?':
+		return "/" + rest[i:]
+	}
+	return rest[i:]
+}
+
+func joinValues(name string, values []string) string {
+	if len(values) == 1 {
+		return values[0]
+	}
+	if name == "Cookie" { // RFC 9113, section 8.2.3
+		return strings.Join(values, "; ")
+	}
+	return strings.Join(values, ", ")
+}
+
+func orElse(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
+}
