@@ -30,8 +30,11 @@ func Default() *Config {
 
 func defaultQueue() Queue { return Queue{QueueLength: 512, QueueTimeout: 10 * time.Second} }
 
-func defaultPool() Pool {
-	return Pool{
+// setDefaults is called by the decoder on each value that a file or a command
+// line begins, before what is written there is read over it.
+
+func (p *Pool) setDefaults() {
+	*p = Pool{
 		Chdir:            ".",
 		Workers:          Workers{Min: 2, Max: 2},
 		Threads:          1,
@@ -44,14 +47,14 @@ func defaultPool() Pool {
 	}
 }
 
-func defaultStatic() Static { return Static{Index: []string{"index.html"}} }
+func (s *Static) setDefaults() { s.Index = []string{"index.html"} }
 
-func defaultCGI() CGI {
-	return CGI{Timeout: 30 * time.Second, Max: 16, Queue: defaultQueue()}
+func (c *CGI) setDefaults() {
+	*c = CGI{Timeout: 30 * time.Second, Max: 16, Queue: defaultQueue()}
 }
 
-func defaultFastCGI() FastCGI {
-	return FastCGI{
+func (f *FastCGI) setDefaults() {
+	*f = FastCGI{
 		MaxConnections:    5,
 		ConnectTimeout:    5 * time.Second,
 		Timeout:           60 * time.Second,

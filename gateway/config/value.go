@@ -1,10 +1,12 @@
 package config
 
 import (
+	"encoding"
 	"errors"
 	"fmt"
 	"math"
 	"net"
+	"reflect"
 	"runtime"
 	"strconv"
 	"strings"
@@ -171,6 +173,38 @@ func formatDuration(d time.Duration) string {
 		s = strings.TrimSuffix(s, "0m")
 	}
 	return s
+}
+
+// setText gives a scalar the value that was written. The error is a *Fault
+// without a place.
+func setText(v reflect.Value, text string) error {
+	if strings.ContainsRune(text, 0) {
+		return fault("the value has a NUL character in it", "")
+	}
+	switch p := v.Addr().Interface().(type) {
+	case encoding.TextUnmarshaler:
+		return p.UnmarshalText([]byte(text))
+	case *string:
+		*p = text
+	case *time.Duration:
+		d, err := parseDuration(text)
+		if err != nil {
+			return err
+		}
+		*p = d
+	case *int:
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 0 {
+			return badValue("a number", text, "write a whole number, 0 or more")
+		}
+		*p = n
+	case *bool:
+		if text != "true" && text != "false" {
+			return badValue("true or false", text, "")
+		}
+		*p = text == "true"
+	}
+	return nil
 }
 
 // fault is an error without a place; who reads the value knows the place.

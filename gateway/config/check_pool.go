@@ -1,0 +1,106 @@
+package config
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+)
+
+// pool checks one pool and finds its interpreter.
+func (c *checker) pool(at string, p *Pool) {
+	p.Chdir = c.abs(p.Chdir)
+	if p.Chdir == "" {
+		p.Chdir = c.dir
+	}
+	c.folder(at+".chdir", p.Chdir)
+	beside := p.Chdir
+	if p.App == "" {
+		c.fault(at+".app", "the application is missing", "write app: module:callable, or a .py or .wsgi file")
+	} else if file, attr, ok := appFile(p.App); ok {
+		file = c.abs(file)
+		beside = filepath.Dir(file)
+		p.App = file + attr
+		if info, err := os.Stat(file); err != nil || info.IsDir() {
+			c.fault(at+".app", "there is no file "+file, c.relativeHint(file))
+		}
+	} else if !appModule.MatchString(p.App) {
+		c.fault(at+".app", fmt.Sprintf("%q is no application", p.App), "write module:callable, module:factory(), or a .py or .wsgi file")
+	}
+	c.python(at+".python", p, beside)
+	c.positive(at+".workers", int64(p.Workers.Min))
+	c.positive(at+".threads", int64(p.Threads))
+	c.positive(at+".timeout", int64(p.Timeout))
+	c.positive(at+".start_timeout", int64(p.StartTimeout))
+	if p.MaxRequestsJitter > 0 && p.MaxRequests == 0 {
+		c.fault(at+".max_requests_jitter", "it does nothing without max_requests", "write max_requests too")
+	}
+	c.queue(at, &p.Queue)
+	c.environment(at, &p.Environment)
+}
+
+const identifier = `[\p{L}_][\p{L}\p{N}_]*(?:\.[\p{L}_][\p{L}\p{N}_]*)*`
+
+var (
+	// appModule is module:attribute or module:factory().
+	appModule = regexp.MustCompile(`^` + identifier + `:` + identifier + `(?:\(\))?$`)
+	// appPath is a file, with or without :attribute.
+	appPath = regexp.MustCompile(`^(.+\.(?:py|wsgi))((?::` + identifier + `(?:\(\))?)?)$`)
+)
+
+// appFile splits an application that is given as a file into the file and its
+// attribute, colon included. myapp.wsgi:application is not one: wsgi is what
+// Django calls the module.
+func appFile(app string) (file, attr string, ok bool) {
+	m := appPath.FindStringSubmatch(app)
+	if m == nil || m[2] != "" && strings.HasSuffix(m[1], ".wsgi") && !strings.Contains(app, "/") {
+		return "", "", false
+	}
+	return m[1], m[2], true
+}
+
+// python finds the interpreter of a pool whose application lies in the folder
+// beside.
+func (c *checker) python(at string, p *Pool, beside string) {
+	if p.Python != "" {
+		if found, ok := c.program(at, p.Python); ok {
+			p.Python = found
+		}
+		return
+	}
+	var tried []string
+	if env := os.Getenv("VIRTUAL_ENV"); env != "" {
+		tried = append(tried, env)
+	}
+	tried = append(tried, filepath.Join(beside, ".venv"), filepath.Join(beside, "venv"))
+	for _, env := range tried {
+		python := filepath.Join(env, "bin", "python")
+		if info, err := os.Stat(python); err == nil && info.Mode()&0o111 != 0 {
+			p.Python = python
+			return
+		}
+	}
+	found, err := exec.LookPath("python3")
+	if err != nil {
+		c.fault(at, "there is no Python: neither a virtual environment in "+strings.Join(tried, " or ")+" nor python3 in $PATH", "name the interpreter with python")
+		return
+	}
+	p.Python = found
+}
+
+// program finds an executable: a name without a slash in $PATH, any other
+// as a path.
+func (c *checker) program(at, name string) (string, bool) {
+	if strings.Contains(name, "/") {
+		name = c.abs(name)
+	}
+	found, err := exec.LookPath(name)
+	if err != nil {
+		hint := "write the path of a program, or a name that is in $PATH"
+		c.fault(at, "there is no program "+name, hint)
+		return "", false
+	}
+	return found, true
+}

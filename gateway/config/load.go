@@ -1,0 +1,98 @@
+package config
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/parser"
+)
+
+// Load reads a configuration file. The error is of type Faults and holds
+// everything that is wrong with the file; then there is no Config.
+func Load(path string) (*Config, error) {
+	data, err := os.ReadFile(path)
+	if err == nil && Size(len(data)) > maxFile {
+		err = fmt.Errorf("it is larger than %v bytes", maxFile)
+	}
+	if err != nil {
+		var pe *os.PathError
+		if errors.As(err, &pe) {
+			err = pe.Err
+		}
+		return nil, Faults{{File: path, Message: "the configuration can't be read: " + err.Error()}}
+	}
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return nil, Faults{{File: path, Message: err.Error()}}
+	}
+	return load(path, abs, data)
+}
+
+// maxFile is far above any configuration that a person wrote.
+const maxFile = Size(8 << 20)
+
+// load is Load for a file that was read; abs is where it lies.
+func load(name, abs string, data []byte) (*Config, error) {
+	tree, err := parse(data)
+	if err != nil {
+		return nil, Faults{at(err, syntaxPlace(name, err), "")}
+	}
+	cfg, d := Default(), newDecoder(name)
+	if len(tree.Docs) > 1 {
+		return nil, Faults{at(fault("the file holds more than one YAML document", "remove the --- line"), d.place(tree.Docs[1]), "")}
+	}
+	for _, doc := range tree.Docs {
+		if doc.Body == nil || doc.Body.Type() == ast.CommentType {
+			continue
+		}
+		ast.Walk(d, doc.Body)
+		d.document(doc.Body, cfg)
+	}
+	c := &checker{cfg: cfg, dir: filepath.Dir(abs), file: abs, origins: d.origins, faults: d.faults}
+	c.whole = position{file: name}
+	return c.finish()
+}
+
+// parse makes the syntax tree. Duplicate keys are left to the decoder, which
+// reports them with everything else.
+func parse(data []byte) (file *ast.File, err error) {
+	defer func() {
+		// The parser is known to panic on some malformed input.
+		if p := recover(); p != nil {
+			err = fault("this is not YAML", fmt.Sprint(p))
+		}
+	}()
+	return parser.ParseBytes(data, 0, parser.AllowDuplicateMapKey())
+}
+
+// syntaxPlace is where the parser stumbled.
+func syntaxPlace(name string, err error) position {
+	where := position{file: name}
+	var syntax yaml.Error
+	if errors.As(err, &syntax) {
+		if t := syntax.GetToken(); t != nil && t.Position != nil {
+			where.line, where.column = t.Position.Line, t.Position.Column
+		}
+	}
+	return where
+}
+
+// finish checks and completes the configuration, and ends in either of the two
+// results of Load.
+func (c *checker) finish() (*Config, error) {
+	c.check()
+	if len(c.faults) > 0 {
+		slices.SortStableFunc(c.faults, func(a, b Fault) int {
+			return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+		})
+		return nil, slices.CompactFunc(c.faults, func(a, b Fault) bool { return a == b })
+	}
+	c.cfg.origins = c.origins
+	return c.cfg, nil
+}
