@@ -77,6 +77,9 @@ func (d *decoder) value(n ast.Node, v reflect.Value, path string) {
 		}
 		return
 	}
+	if isScalar(v.Type()) {
+		d.origins[path] = d.place(n) // rather than that of its key
+	}
 	n, ok := d.resolve(n, path)
 	if !ok {
 		return
@@ -349,7 +352,7 @@ func join(path, key string) string {
 // suggest is a hint for a name that is not known: the nearest known one, or
 // all of them when none is near.
 func suggest(name string, known []string) string {
-	best, distance := "", len(name)/2+1
+	best, distance := "", min(3, (len(name)+1)/2)+1
 	for _, k := range known {
 		if n := smetrics.WagnerFischer(strings.ToLower(name), k, 1, 1, 1); n < distance {
 			best, distance = k, n

@@ -41,7 +41,7 @@ const maxFile = Size(8 << 20)
 func load(name, abs string, data []byte) (*Config, error) {
 	tree, err := parse(data)
 	if err != nil {
-		return nil, Faults{at(err, syntaxPlace(name, err), "")}
+		return nil, Faults{syntaxFault(name, err)}
 	}
 	cfg, d := Default(), newDecoder(name)
 	if len(tree.Docs) > 1 {
@@ -71,16 +71,18 @@ func parse(data []byte) (file *ast.File, err error) {
 	return parser.ParseBytes(data, 0, parser.AllowDuplicateMapKey())
 }
 
-// syntaxPlace is where the parser stumbled.
-func syntaxPlace(name string, err error) position {
-	where := position{file: name}
+// syntaxFault says where the parser stumbled, without the excerpt that the
+// parser's own text has.
+func syntaxFault(name string, err error) Fault {
 	var syntax yaml.Error
-	if errors.As(err, &syntax) {
-		if t := syntax.GetToken(); t != nil && t.Position != nil {
-			where.line, where.column = t.Position.Line, t.Position.Column
-		}
+	if !errors.As(err, &syntax) {
+		return at(err, position{file: name}, "")
 	}
-	return where
+	where := position{file: name}
+	if t := syntax.GetToken(); t != nil && t.Position != nil {
+		where.line, where.column = t.Position.Line, t.Position.Column
+	}
+	return at(fault("this is not YAML: "+syntax.GetMessage(), `a value such as - or one with ": " in it stands in quotes`), where, "")
 }
 
 // finish checks and completes the configuration, and ends in either of the two
@@ -91,7 +93,10 @@ func (c *checker) finish() (*Config, error) {
 		slices.SortStableFunc(c.faults, func(a, b Fault) int {
 			return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 		})
-		return nil, slices.CompactFunc(c.faults, func(a, b Fault) bool { return a == b })
+		// A value that is merged into several places is wrong once.
+		return nil, slices.CompactFunc(c.faults, func(a, b Fault) bool {
+			return a.Line > 0 && a.Line == b.Line && a.Column == b.Column && a.Message == b.Message
+		})
 	}
 	c.cfg.origins = c.origins
 	return c.cfg, nil
