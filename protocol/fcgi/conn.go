@@ -1,0 +1,412 @@
+// Package fcgi is the gateway's side of FastCGI 1.0 and of gatecrew's
+// extension to it: PROTOCOL.md, beside this file, says what travels on the
+// wire.
+//
+// It has three layers. Records and name-value pairs (record.go, pairs.go) are
+// encoded and decoded without I/O. A Stream is one request: it knows no
+// socket. A Conn owns the socket: one goroutine reads it and hands the
+// records to the streams (dispatch.go), and whoever has something to send
+// joins the writer (writer.go).
+//
+// A Conn begins as the connection to a foreign application (php-fpm, flup,
+// libfcgi, Go): one request at a time, no question asked. Negotiate makes it
+// the connection to a worker of our own, with many requests at once and a
+// credit window for each in both directions.
+package fcgi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"time"
+
+	"gatecrew/protocol"
+)
+
+const (
+	defaultWindow       = 128 << 10
+	defaultWriteTimeout = 30 * time.Second
+)
+
+// Options of a connection. The zero value has the default of each.
+type Options struct {
+	// Window is how many bytes of STDOUT are buffered per request, 131072
+	// when it is 0, at most 2147483647. A negotiated peer is told, and
+	// breaks the protocol when it sends more. From a foreign one no more is
+	// read until Request's reader has made room.
+	Window int
+	// WriteTimeout is how long the peer may read nothing while something is
+	// to be written; then the connection is closed. 30 s when it is 0.
+	WriteTimeout time.Duration
+}
+
+// Conn is a connection to an application. Its methods may be called from any
+// goroutine.
+type Conn struct {
+	nc     net.Conn
+	window int
+	w      writer
+	done   chan struct{}
+	reader reader
+
+	// Guarded by w.mu; flow changes before the first request only.
+	flow       bool      // negotiated: many requests, credit both ways
+	peerWindow int       // bytes of STDIN per request; with flow
+	capacity   int       // requests at once
+	streams    []*Stream // by id - 1; nil is a free id
+	free       []uint16  // ids that were used before
+	open       int       // streams that are not nil
+	asked      bool      // Negotiate was called
+	answer     chan Values
+	closing    bool            // CloseWrite was called
+	writeErr   error           // nothing can be sent any more
+	failure    *protocol.Error // the connection is dead; Unseen is false
+}
+
+// errEarlyEnd is the end of a connection whose foreign application answered
+// before it had the whole body: what it would make of the rest, and of the
+// next request behind it, nobody knows.
+var errEarlyEnd = errors.New("fcgi: request ended before its body was sent")
+
+// NewConn makes nc the connection to a foreign application and starts to read
+// from it, so that an application which hangs up is noticed while the
+// connection is idle.
+func NewConn(nc net.Conn, o Options) *Conn {
+	if o.Window <= 0 {
+		o.Window = defaultWindow
+	}
+	if o.WriteTimeout <= 0 {
+		o.WriteTimeout = defaultWriteTimeout
+	}
+	c := &Conn{nc: nc, window: min(o.Window, maxWindow), capacity: 1, done: make(chan struct{})}
+	c.w.init(nc, o.WriteTimeout, c.writeFailed)
+	go c.readLoop()
+	return c
+}
+
+// Capacity is how many requests may be open at once.
+func (c *Conn) Capacity() int {
+	c.w.mu.Lock()
+	defer c.w.mu.Unlock()
+	return c.capacity
+}
+
+// Done is closed when the connection is dead, whoever closed it.
+func (c *Conn) Done() <-chan struct{} { return c.done }
+
+// Err tells why the connection is dead; nil before Done is closed.
+func (c *Conn) Err() error {
+	c.w.mu.Lock()
+	defer c.w.mu.Unlock()
+	if c.failure == nil {
+		return nil
+	}
+	return c.failure.Err
+}
+
+// Open sends a request and returns its exchange. It doesn't wait for the
+// socket, and never for the application.
+//
+// A body in memory (one with a Len method) of up to 32 KiB is read before
+// Open returns; any other one by a goroutine, from then on until it ends, the
+// application ends the request, or Close. Bodies are sent as they are: a
+// CONTENT_LENGTH is the caller's to set.
+//
+// ended, unless nil, is called exactly once, also when Open fails: as soon as
+// the application can no longer be working on the request, which is when
+// END_REQUEST has come or the connection is dead. The slot that the request
+// had in the application is free then, though the rest of the answer may
+// still be read. It is called from the goroutine that finds out (the one that
+// reads the connection, or one in Open, Stream.Close, Conn.Close or another
+// request's Open), so it must not block; it may call Open.
+//
+// When ctx ends, Read fails. Close is still needed: it tells the application.
+//
+// Open's error is an *protocol.Error with Unseen set; no byte of the request
+// has left, but Stdin may have been read if it was in memory. Its kind is
+// Refused when the parameters can't be encoded, Overloaded when Capacity is
+// used up, ClientGone or TimedOut when ctx has ended or the body can't be
+// read, and Unavailable when the connection is dead or CloseWrite was called.
+func (c *Conn) Open(ctx context.Context, req *protocol.Request, ended func()) (*Stream, error) {
+	s := &Stream{conn: c, send: c, stderr: req.Stderr, ended: ended}
+	s.wake.L = &s.mu
+	if err := c.start(ctx, s, req); err != nil {
+		err.Unseen = true
+		if ended != nil {
+			ended()
+		}
+		return nil, err
+	}
+	c.w.flush()
+
+	c.w.mu.Lock()
+	dead := c.writeErr
+	if c.failure != nil {
+		dead = c.failure.Err
+	}
+	unseen := s.start >= c.w.sent
+	pump := req.Stdin != nil && !s.stdinDone && !s.stdinEnded
+	c.w.mu.Unlock()
+	if dead != nil && unseen { // ended was called by whoever found out
+		return nil, &protocol.Error{Kind: protocol.Unavailable, Unseen: true, Err: dead}
+	}
+	if pump {
+		s.pumped = make(chan struct{})
+		go s.pump(req.Stdin)
+	}
+	if ctx.Done() != nil {
+		s.stopWatch = context.AfterFunc(ctx, func() { s.interrupt(contextError(ctx)) })
+	}
+	return s, nil
+}
+
+// start takes an id for s and queues what there is to send at once.
+func (c *Conn) start(ctx context.Context, s *Stream, req *protocol.Request) *protocol.Error {
+	if ctx.Err() != nil {
+		return contextError(ctx)
+	}
+	size, err := paramsSize(req.Params)
+	if err != nil {
+		return &protocol.Error{Kind: protocol.Refused, Err: err}
+	}
+	var body []byte
+	whole := req.Stdin == nil
+	if !whole {
+		chunk := chunkPool.Get().(*[chunkSize]byte)
+		defer chunkPool.Put(chunk)
+		if body, whole, err = readMemory(req.Stdin, chunk[:c.memoryLimit()]); err != nil {
+			return bodyError(err)
+		}
+	}
+
+	c.w.mu.Lock()
+	defer c.w.mu.Unlock()
+	if err := c.addLocked(s); err != nil {
+		return err
+	}
+	s.start = c.w.position()
+	b := appendBegin(c.w.pending, s.id, uint16(req.Role))
+	b = appendParams(b, s.id, req.Params, size)
+	if whole {
+		b = appendStream(b, typeStdin, s.id, body)
+		b = appendHeader(b, typeStdin, s.id, 0)
+		s.credit -= len(body)
+		s.stdinDone = true
+	}
+	c.w.pending = b
+	return nil
+}
+
+// addLocked gives s an id and makes it the connection's. The caller holds w.mu.
+func (c *Conn) addLocked(s *Stream) *protocol.Error {
+	switch {
+	case c.failure != nil:
+		return &protocol.Error{Kind: protocol.Unavailable, Err: c.failure.Err}
+	case c.writeErr != nil:
+		return &protocol.Error{Kind: protocol.Unavailable, Err: c.writeErr}
+	case c.closing:
+		return &protocol.Error{Kind: protocol.Unavailable, Err: errors.New("fcgi: connection is closing")}
+	case c.open == c.capacity:
+		return &protocol.Error{Kind: protocol.Overloaded, Err: fmt.Errorf("fcgi: all of %d request ids are in use", c.capacity)}
+	}
+	if n := len(c.free); n > 0 {
+		s.id, c.free = c.free[n-1], c.free[:n-1]
+		c.streams[s.id-1] = s
+	} else {
+		c.streams = append(c.streams, s)
+		s.id = uint16(len(c.streams))
+	}
+	c.open++
+	s.window, s.credited = c.window, c.window
+	s.flow, s.credit = c.flow, c.peerWindow
+	return nil
+}
+
+// lookupLocked returns the open request with an id, or nil.
+func (c *Conn) lookupLocked(id uint16) *Stream {
+	if id == 0 || int(id) > len(c.streams) {
+		return nil
+	}
+	return c.streams[id-1]
+}
+
+// removeLocked frees the id of s and stops its body. It returns false when
+// somebody else did before: who gets true calls ended.
+func (c *Conn) removeLocked(s *Stream) bool {
+	if c.lookupLocked(s.id) != s {
+		return false
+	}
+	c.streams[s.id-1] = nil
+	c.free = append(c.free, s.id)
+	c.open--
+	s.stdinEnded = true
+	c.w.room.Broadcast()
+	if c.closing && c.open == 0 && c.failure == nil {
+		c.w.finishWritingLocked()
+	}
+	return true
+}
+
+// memoryLimit is how long a body may be that is sent with its request.
+func (c *Conn) memoryLimit() int {
+	c.w.mu.Lock()
+	defer c.w.mu.Unlock()
+	if c.flow {
+		return min(chunkSize, c.peerWindow)
+	}
+	return chunkSize
+}
+
+// sendStdin implements sender.
+func (c *Conn) sendStdin(s *Stream, content []byte, last bool) bool {
+	for {
+		c.w.mu.Lock()
+		for !s.stdinEnded && len(content) > 0 && (len(c.w.pending) >= maxPending || s.flow && s.credit <= 0) {
+			c.w.room.Wait()
+		}
+		if s.stdinEnded {
+			c.w.mu.Unlock()
+			return false
+		}
+		n := len(content)
+		if s.flow {
+			n = min(n, s.credit)
+			s.credit -= n
+		}
+		c.w.pending = appendStream(c.w.pending, typeStdin, s.id, content[:n])
+		content = content[n:]
+		if last && len(content) == 0 {
+			c.w.pending = appendHeader(c.w.pending, typeStdin, s.id, 0)
+			s.stdinDone = true
+		}
+		c.w.mu.Unlock()
+		c.w.flush()
+		if len(content) == 0 {
+			return true
+		}
+	}
+}
+
+// grant implements sender.
+func (c *Conn) grant(s *Stream, n int) {
+	c.w.mu.Lock()
+	if c.lookupLocked(s.id) != s {
+		c.w.mu.Unlock()
+		return
+	}
+	c.w.pending = appendCredit(c.w.pending, s.id, n)
+	c.w.mu.Unlock()
+	c.w.flush()
+}
+
+// abort implements sender.
+func (c *Conn) abort(s *Stream) {
+	c.w.mu.Lock()
+	s.stdinEnded = true
+	c.w.room.Broadcast()
+	switch {
+	case c.lookupLocked(s.id) != s:
+		c.w.mu.Unlock()
+	case s.flow:
+		c.w.pending = appendHeader(c.w.pending, typeAbortRequest, s.id, 0)
+		c.w.mu.Unlock()
+		c.w.flush()
+	default:
+		c.w.mu.Unlock()
+		c.teardown(protocol.Died, errors.New("fcgi: request aborted"))
+	}
+}
+
+// CloseWrite lets the application finish: there are no new requests, and when
+// none is open any more the sending side is shut down (before that, answers
+// still need credit). A worker then exits, which closes Done.
+func (c *Conn) CloseWrite() error {
+	c.w.mu.Lock()
+	defer c.w.mu.Unlock()
+	if c.failure != nil {
+		return c.failure.Err
+	}
+	c.closing = true
+	if c.open == 0 {
+		c.w.finishWritingLocked()
+	}
+	return nil
+}
+
+// Close closes the connection at once. Open requests fail as Died.
+func (c *Conn) Close() error {
+	c.teardown(protocol.Died, fmt.Errorf("fcgi: %w", net.ErrClosed))
+	return nil
+}
+
+// writeFailed is told by the writer that the socket takes nothing any more.
+// A peer that has hung up may have said something before: what it has sent
+// counts, so the connection dies when that has been read.
+func (c *Conn) writeFailed(err error) {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		c.teardown(protocol.TimedOut, fmt.Errorf("fcgi: application reads nothing: %w", err))
+		return
+	}
+	err = fmt.Errorf("fcgi: write: %w", err)
+	var unsent []*Stream
+	c.w.mu.Lock()
+	c.writeErr = err
+	for _, s := range c.streams {
+		if s == nil {
+			continue
+		}
+		s.stdinEnded = true
+		if s.start >= c.w.sent && c.removeLocked(s) {
+			unsent = append(unsent, s)
+		}
+	}
+	c.w.room.Broadcast()
+	last, flow := c.open == 0, c.flow
+	c.w.mu.Unlock()
+	for _, s := range unsent {
+		s.fail(&protocol.Error{Kind: protocol.Died, Unseen: true, Err: err})
+	}
+	if last {
+		c.teardown(protocol.Died, err)
+	} else if flow {
+		// The read loop waits for no reader here, so this is about the peer alone.
+		_ = c.nc.SetReadDeadline(time.Now().Add(c.w.timeout))
+	}
+	callEnded(unsent)
+}
+
+// teardown closes the connection and ends all requests with one error. Only
+// the first call does anything.
+func (c *Conn) teardown(kind protocol.Kind, err error) {
+	var open []*Stream
+	c.w.mu.Lock()
+	if c.failure != nil {
+		c.w.mu.Unlock()
+		return
+	}
+	c.failure = &protocol.Error{Kind: kind, Err: err}
+	for _, s := range c.streams {
+		if s != nil && c.removeLocked(s) {
+			open = append(open, s)
+		}
+	}
+	sent := c.w.sent
+	c.w.pending = nil
+	c.w.mu.Unlock()
+	_ = c.nc.Close()
+	for _, s := range open {
+		s.fail(&protocol.Error{Kind: kind, Unseen: s.start >= sent, Err: err})
+	}
+	close(c.done)
+	callEnded(open)
+}
+
+func callEnded(streams []*Stream) {
+	for _, s := range streams {
+		if s.ended != nil {
+			s.ended()
+		}
+	}
+}

@@ -1,0 +1,224 @@
+package fcgi
+
+import (
+	"errors"
+	"fmt"
+
+	"gatecrew/protocol"
+)
+
+// readSize is how much one read of the socket takes.
+const readSize = 32 << 10
+
+// reader is the read loop's own state: where it stands in the record stream.
+type reader struct {
+	rec     header
+	stream  *Stream // of rec; nil when the content concerns nobody
+	left    int     // content bytes of rec to come
+	padding int     // padding bytes of rec to come
+	touched []*Stream
+}
+
+// violation is an application's breach of the protocol.
+type violation struct{ error }
+
+func (v violation) Unwrap() error { return v.error }
+
+// readLoop reads until the connection dies. It never waits for a write, and
+// on a negotiated connection for no reader either.
+func (c *Conn) readLoop() {
+	buf := make([]byte, readSize)
+	have := 0
+	for {
+		n, err := c.nc.Read(buf[have:])
+		have += n
+		used, bad := c.consume(buf[:have])
+		for i, s := range c.reader.touched {
+			s.notify() // once per socket read, not per record
+			c.reader.touched[i] = nil
+		}
+		c.reader.touched = c.reader.touched[:0]
+		have = copy(buf, buf[used:have])
+		switch {
+		case errors.As(bad, &violation{}):
+			c.teardown(protocol.Malformed, bad)
+			return
+		case bad != nil:
+			c.teardown(protocol.Died, bad)
+			return
+		case err != nil:
+			c.teardown(protocol.Died, fmt.Errorf("fcgi: application hung up: %w", err))
+			return
+		}
+	}
+}
+
+// consume takes as much of b as it can: what it leaves is less than a header,
+// or less than the content of a record that is only understood whole.
+func (c *Conn) consume(b []byte) (used int, err error) {
+	r := &c.reader
+	size := len(b)
+	for {
+		switch {
+		case r.left > 0:
+			if len(b) == 0 {
+				return size, nil
+			}
+			n := min(len(b), r.left)
+			if wholeRecord(r.rec.typ) && n < r.left {
+				return size - len(b), nil
+			}
+			if err := c.content(b[:n]); err != nil {
+				return 0, err
+			}
+			b, r.left = b[n:], r.left-n
+		case r.padding > 0:
+			if len(b) == 0 {
+				return size, nil
+			}
+			n := min(len(b), r.padding)
+			b, r.padding = b[n:], r.padding-n
+		case len(b) < headerSize:
+			return size - len(b), nil
+		default:
+			if err := c.begin(b); err != nil {
+				return 0, err
+			}
+			b = b[headerSize:]
+		}
+	}
+}
+
+// wholeRecord tells the records whose content is handled in one piece. begin
+// has checked that it fits into the read buffer.
+func wholeRecord(t recordType) bool {
+	return t == typeEndRequest || t == typeCredit || t == typeGetValuesResult
+}
+
+// begin reads a record's header and decides whom the content is for; the
+// rules are those of PROTOCOL.md, section 7.
+func (c *Conn) begin(b []byte) error {
+	h, err := parseHeader(b)
+	if err != nil {
+		return violation{err}
+	}
+	c.w.mu.Lock()
+	s := c.lookupLocked(h.id)
+	flow := c.flow
+	c.w.mu.Unlock()
+
+	ofRequest := false // a record that only makes sense for an open request
+	switch h.typ {
+	case typeStdout, typeStderr:
+		ofRequest = true
+	case typeEndRequest:
+		ofRequest = true
+		if h.content != endSize {
+			return violation{fmt.Errorf("fcgi: end of request: %d bytes of content instead of %d", h.content, endSize)}
+		}
+	case typeCredit:
+		ofRequest = true
+		if flow && h.content != creditSize {
+			return violation{fmt.Errorf("fcgi: credit: %d bytes of content instead of %d", h.content, creditSize)}
+		}
+	case typeGetValuesResult:
+		if h.content > maxValues {
+			return violation{fmt.Errorf("fcgi: values: %d bytes of content, at most %d are read", h.content, maxValues)}
+		}
+	}
+	if !flow && s == nil && (h.id != 0 || ofRequest) {
+		return violation{fmt.Errorf("fcgi: record of type %d for request %d, which is not open", h.typ, h.id)}
+	}
+	r := &c.reader
+	r.rec, r.stream, r.left, r.padding = h, s, h.content, h.padding
+	if h.content > 0 {
+		return nil
+	}
+	switch {
+	case h.typ == typeStdout && s != nil:
+		err = s.endStdout()
+	case h.typ == typeGetValuesResult:
+		err = c.content(nil)
+	}
+	if err != nil {
+		return violation{err}
+	}
+	return nil
+}
+
+// content takes a piece of the current record's content, or all of it.
+func (c *Conn) content(p []byte) error {
+	r := &c.reader
+	s := r.stream
+	if r.rec.typ == typeGetValuesResult && r.rec.id == 0 {
+		return c.values(p)
+	}
+	if s == nil {
+		return nil
+	}
+	switch r.rec.typ {
+	case typeStdout:
+		c.touch(s)
+		if err := s.stdout(p); err != nil {
+			return violation{err}
+		}
+	case typeStderr:
+		s.writeStderr(p)
+	case typeCredit:
+		return c.credit(s, p)
+	case typeEndRequest:
+		c.touch(s)
+		return c.end(s, p)
+	}
+	return nil
+}
+
+// touch has the reader of s woken when the block that was read is dealt with.
+func (c *Conn) touch(s *Stream) {
+	if !s.touched {
+		s.touched = true
+		c.reader.touched = append(c.reader.touched, s)
+	}
+}
+
+// credit takes a grant for the body of s.
+func (c *Conn) credit(s *Stream, p []byte) error {
+	if !s.flow { // a type that a foreign application can't mean
+		return nil
+	}
+	n, err := parseCredit(p)
+	if err != nil {
+		return violation{err}
+	}
+	c.w.mu.Lock()
+	defer c.w.mu.Unlock()
+	if n > maxWindow-s.credit {
+		return violation{fmt.Errorf("fcgi: credit: window of request %d grows beyond %d", s.id, maxWindow)}
+	}
+	s.credit += n
+	c.w.room.Broadcast()
+	return nil
+}
+
+// end takes END_REQUEST for s. An error means that the connection has no
+// further use; the request's own result stands.
+func (c *Conn) end(s *Stream, p []byte) error {
+	s.end(parseEnd(p))
+	c.w.mu.Lock()
+	mine := c.removeLocked(s)
+	var last error
+	switch {
+	case !s.flow && !s.stdinDone:
+		last = errEarlyEnd
+	case c.writeErr != nil && c.open == 0:
+		last = c.writeErr
+	}
+	c.w.mu.Unlock()
+	if last != nil {
+		c.teardown(protocol.Died, last)
+	}
+	if mine && s.ended != nil {
+		s.ended()
+	}
+	return last
+}

@@ -1,0 +1,282 @@
+package fcgi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"gatecrew/protocol"
+)
+
+// sender is what a stream needs of its connection.
+type sender interface {
+	// sendStdin sends content of the request's body, and its end when last
+	// is set. It waits for room and credit, and reports false when the
+	// request takes no more.
+	sendStdin(s *Stream, content []byte, last bool) bool
+	// grant gives the application n more bytes of STDOUT.
+	grant(s *Stream, n int)
+	// abort tells the application to give up, and the body's goroutine to
+	// end. It does nothing for a request that has ended.
+	abort(s *Stream)
+}
+
+// Stream is one request on a connection; it implements protocol.Exchange.
+// One goroutine reads it; Close may be called from any.
+//
+// Its life is two independent facts. The application's side is open until
+// END_REQUEST arrived (result is set) or the connection died (result is set
+// to its error). The gateway's side is open until Close.
+type Stream struct {
+	id     uint16
+	window int  // bytes of STDOUT that the application may be ahead of Read
+	flow   bool // credit is granted; else the read loop waits for Read
+	conn   *Conn
+	send   sender
+	ended  func()
+
+	stopWatch func() bool   // ends the watch over Open's context; nil without one
+	pumped    chan struct{} // closed when Stdin is read no more; nil when no goroutine reads it
+
+	// Guarded by the connection's lock.
+	start      uint64 // position of BEGIN_REQUEST in all that the connection sent
+	credit     int    // bytes of STDIN that may be sent; meaningful with flow
+	stdinDone  bool   // the empty STDIN record is queued
+	stdinEnded bool   // nothing more is sent: the request has ended or was aborted
+
+	touched bool // the read loop will wake the reader; only the read loop uses it
+
+	mu        sync.Mutex
+	wake      sync.Cond // on mu: something below changed
+	buf       buffer
+	credited  int   // bytes of STDOUT that the application may still send; with flow
+	consumed  int   // bytes read and not granted yet
+	stdoutEnd bool  // the empty STDOUT record came
+	began     bool  // STDOUT content came
+	over      bool  // END_REQUEST came or the connection died; result tells which
+	result    error // io.EOF, or an *protocol.Error
+	appStatus uint32
+	broken    error // the request's own context or body failed: an *protocol.Error
+	closed    bool
+	waiting   bool // the read loop waits for room (without flow)
+
+	stderrMu sync.Mutex // held during stderr.Write, so that none is on its way after Close
+	stderr   io.Writer  // nil when nobody listens, and after Close
+}
+
+var errClosed = errors.New("fcgi: stream is closed")
+
+// Conn is the connection that the request is on.
+func (s *Stream) Conn() *Conn { return s.conn }
+
+// AppStatus is the application's exit status (FastCGI 1.0, section 5.5). It
+// means something after Read returned io.EOF, and for an application of our
+// own it is then 0.
+func (s *Stream) AppStatus() uint32 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.appStatus
+}
+
+// Read implements protocol.Exchange. It returns what has arrived as soon as
+// there is anything. io.EOF means that END_REQUEST came with the status
+// FCGI_REQUEST_COMPLETE and, from a negotiated peer, appStatus 0. The end of
+// Open's context makes it fail at once, with ClientGone, or TimedOut when a
+// deadline was the cause; so does Close, with ClientGone.
+func (s *Stream) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	s.mu.Lock()
+	for {
+		switch {
+		case s.closed:
+			s.mu.Unlock()
+			return 0, &protocol.Error{Kind: protocol.ClientGone, Err: errClosed}
+		case s.broken != nil:
+			err := s.broken
+			s.mu.Unlock()
+			return 0, err
+		case s.buf.len() > 0:
+			n := s.buf.read(p)
+			grant := s.consumeLocked(n)
+			s.mu.Unlock()
+			if grant > 0 {
+				s.send.grant(s, grant)
+			}
+			return n, nil
+		case s.over:
+			err := s.result
+			s.mu.Unlock()
+			return 0, err
+		}
+		s.wake.Wait()
+	}
+}
+
+// consumeLocked accounts for n bytes read and returns how many to grant: half
+// a window at a time, so that a grant is rare and the application never
+// waits for one while the reader keeps up.
+func (s *Stream) consumeLocked(n int) (grant int) {
+	if !s.flow {
+		if s.waiting {
+			s.wake.Broadcast()
+		}
+		return 0
+	}
+	if s.consumed += n; s.over || s.consumed < max(s.window/2, 1) {
+		return 0
+	}
+	grant, s.consumed = s.consumed, 0
+	s.credited += grant
+	return grant
+}
+
+// Close implements protocol.Exchange. When the request has not ended it is
+// aborted: with FCGI_ABORT_REQUEST on a negotiated connection, where its id
+// stays taken until END_REQUEST, and by closing the connection of a foreign
+// application.
+//
+// Close waits for a Read of Request.Stdin that is in progress, and for
+// nothing else. Who passes a body that can block interrupts it first; for an
+// HTTP server's body this is http.ResponseController.SetReadDeadline (the
+// body's own Close would wait for the Read as well).
+func (s *Stream) Close() error {
+	s.mu.Lock()
+	first := !s.closed
+	s.closed = true
+	s.buf.reset()
+	s.wake.Broadcast()
+	s.mu.Unlock()
+	if first {
+		if s.stopWatch != nil {
+			s.stopWatch()
+		}
+		s.send.abort(s)
+		s.stderrMu.Lock() // waits for a Write on its way; there will be no other
+		s.stderr = nil
+		s.stderrMu.Unlock()
+	}
+	if s.pumped != nil {
+		<-s.pumped
+	}
+	return nil
+}
+
+// interrupt makes Read fail with err while the request is open.
+func (s *Stream) interrupt(err *protocol.Error) {
+	s.mu.Lock()
+	if s.broken == nil {
+		s.broken = err
+	}
+	s.wake.Broadcast()
+	s.mu.Unlock()
+}
+
+// contextError tells apart a client that went away and a request that took
+// too long.
+func contextError(ctx context.Context) *protocol.Error {
+	cause := context.Cause(ctx)
+	kind := protocol.ClientGone
+	if errors.Is(cause, context.DeadlineExceeded) {
+		kind = protocol.TimedOut
+	}
+	return &protocol.Error{Kind: kind, Err: fmt.Errorf("fcgi: request: %w", cause)}
+}
+
+// The rest is called by the read loop, or by whoever tears the connection down.
+
+// stdout takes STDOUT content. It returns an error when the application broke
+// the protocol. With flow it never waits; without, it waits until Read has
+// made room for all of p, or nobody will.
+func (s *Stream) stdout(p []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stdoutEnd {
+		return errors.New("fcgi: stdout: content after its end")
+	}
+	s.began = true
+	if s.flow {
+		if s.credited -= len(p); s.credited < 0 {
+			return errors.New("fcgi: stdout: more than the window allows")
+		}
+		if !s.closed {
+			s.buf.write(p)
+		}
+		return nil
+	}
+	for len(p) > 0 && !s.closed && !s.over {
+		if n := min(s.window-s.buf.len(), len(p)); n > 0 {
+			s.buf.write(p[:n])
+			p = p[n:]
+			continue
+		}
+		s.waiting = true
+		s.wake.Broadcast()
+		s.wake.Wait()
+		s.waiting = false
+	}
+	return nil
+}
+
+// endStdout takes the empty STDOUT record.
+func (s *Stream) endStdout() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stdoutEnd {
+		return errors.New("fcgi: stdout: ended twice")
+	}
+	s.stdoutEnd = true
+	return nil
+}
+
+// writeStderr passes diagnostics on while the request is not closed. What the
+// writer makes of them is its own affair, so its error is not looked at.
+func (s *Stream) writeStderr(p []byte) {
+	s.stderrMu.Lock()
+	defer s.stderrMu.Unlock()
+	if s.stderr != nil {
+		_, _ = s.stderr.Write(p)
+	}
+}
+
+// end takes END_REQUEST.
+func (s *Stream) end(appStatus uint32, status protocolStatus) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.over { // the connection was closed on this side a moment ago
+		return
+	}
+	s.over, s.appStatus, s.result = true, appStatus, io.EOF
+	switch {
+	case status == statusCantMpx || status == statusOverloaded:
+		s.result = &protocol.Error{Kind: protocol.Overloaded, Unseen: !s.began,
+			Err: fmt.Errorf("fcgi: request rejected with protocol status %d", status)}
+	case status != statusComplete:
+		s.result = &protocol.Error{Kind: protocol.Malformed,
+			Err: fmt.Errorf("fcgi: request rejected with protocol status %d", status)}
+	case s.flow && appStatus != 0:
+		s.result = &protocol.Error{Kind: protocol.Died,
+			Err: fmt.Errorf("fcgi: application failed in its answer, status %d", appStatus)}
+	}
+}
+
+// fail ends the stream with the connection's error, and wakes whoever waits.
+func (s *Stream) fail(err *protocol.Error) {
+	s.mu.Lock()
+	if !s.over {
+		s.over, s.result = true, err
+	}
+	s.wake.Broadcast()
+	s.mu.Unlock()
+}
+
+// notify wakes the reader.
+func (s *Stream) notify() {
+	s.touched = false
+	s.mu.Lock()
+	s.wake.Broadcast()
+	s.mu.Unlock()
+}
