@@ -1,0 +1,53 @@
+package config
+
+import (
+	"fmt"
+	"reflect"
+	"strings"
+	"time"
+
+	"github.com/goccy/go-yaml"
+)
+
+// YAML writes the whole configuration as a file that Load reads back to the
+// same one. Values that are defaults are marked with a comment.
+func (c *Config) YAML() ([]byte, error) {
+	comments := yaml.CommentMap{}
+	c.markDefaults(reflect.ValueOf(c).Elem(), "", "$", comments)
+	return yaml.MarshalWithOptions(c,
+		yaml.CustomMarshaler(func(d time.Duration) ([]byte, error) { return []byte(formatDuration(d)), nil }),
+		yaml.WithComment(comments), yaml.IndentSequence(true), yaml.UseSingleQuote(false))
+}
+
+// markDefaults collects a comment for each single value that was not written.
+func (c *Config) markDefaults(v reflect.Value, path, yamlPath string, comments yaml.CommentMap) {
+	switch {
+	case v.Kind() == reflect.Pointer:
+		if !v.IsNil() {
+			c.markDefaults(v.Elem(), path, yamlPath, comments)
+		}
+	case isScalar(v.Type()):
+		if _, written := c.origins[path]; !written {
+			comments[yamlPath] = []*yaml.Comment{yaml.LineComment(" default")}
+		}
+	case v.Kind() == reflect.Struct:
+		for f, fv := range v.Fields() {
+			key := keyOf(f)
+			switch {
+			case f.Anonymous:
+				c.markDefaults(fv, path, yamlPath, comments)
+			case key == "", strings.Contains(f.Tag.Get("yaml"), "omitempty") && fv.IsZero():
+			default:
+				c.markDefaults(fv, join(path, key), yamlPath+"."+key, comments)
+			}
+		}
+	case v.Kind() == reflect.Slice:
+		for i := range v.Len() {
+			c.markDefaults(v.Index(i), fmt.Sprintf("%s[%d]", path, i), fmt.Sprintf("%s[%d]", yamlPath, i), comments)
+		}
+	case v.Kind() == reflect.Map && v.Type().Elem().Kind() == reflect.Pointer:
+		for _, key := range v.MapKeys() {
+			c.markDefaults(v.MapIndex(key), join(path, key.String()), yamlPath+".'"+key.String()+"'", comments)
+		}
+	}
+}

@@ -1,0 +1,326 @@
+package config
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+)
+
+// Run is a command line that hosts one thing.
+type Run struct {
+	// Target is what to host: module:callable or module:factory(), a WSGI
+	// file, a folder of CGI scripts, one CGI script, fcgi://HOST:PORT or
+	// fcgi+unix:PATH.
+	Target string
+	// Interface says how to understand a file: cgi or wsgi. Empty looks at
+	// the file: .wsgi is WSGI, and so is .py unless it is executable and
+	// starts with #!; any other executable file is a CGI script.
+	Interface string
+	// Static are folders to serve beside the target, each as URL=DIR.
+	Static []string
+	// Settings are values over the defaults.
+	Settings []Setting
+}
+
+// Setting is a value that a flag or a variable gives.
+type Setting struct {
+	// Name is how it was given, for faults: --workers or $WEB_CONCURRENCY.
+	Name string
+	// Keys are where the value goes, as in a file, below what the target is:
+	// pool.workers, cgi.max or fastcgi.max_connections; else route.root_path,
+	// site.hosts or, for the whole, limits.max_body. Those of other targets
+	// are passed over.
+	Keys []string
+	// Values are the elements of a list, the NAME=VALUE pairs of a mapping,
+	// or one value.
+	Values []string
+	// Ambient is a setting that may be meant for other programs too, such as
+	// a variable of the platform: it is no fault when the target has no use
+	// for it.
+	Ambient bool
+}
+
+// targetPool is the name of the pool of a Run.
+const targetPool = "app"
+
+// ForTarget makes the configuration of a command line. Relative paths are
+// relative to the current folder. understood says in one line how the target
+// was read. The error is of type Faults, whose paths are the names of the
+// settings.
+func ForTarget(run Run) (cfg *Config, understood string, err error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return nil, "", Faults{at(err, position{}, "")}
+	}
+	cfg = Default()
+	c := &checker{cfg: cfg, dir: dir, origins: map[string]position{}, names: map[string]string{}}
+	route := &Route{Path: "/"}
+	site := &Site{Routes: []*Route{route}}
+	cfg.Sites = []*Site{site}
+	kind, understood, err := c.target(run, route)
+	if err != nil {
+		return nil, "", Faults{at(err, position{}, run.Target)}
+	}
+	c.statics(run.Static, site)
+
+	// Each start of a key, with the value it stands for and its path.
+	places := map[string]place{
+		"site":  {reflect.ValueOf(site).Elem(), "sites[0]"},
+		"route": {reflect.ValueOf(route).Elem(), "sites[0].routes[0]"},
+	}
+	switch kind {
+	case "pool":
+		places[kind] = place{reflect.ValueOf(cfg.Pools[targetPool]).Elem(), "pools." + targetPool}
+	case "cgi":
+		places[kind] = place{reflect.ValueOf(route.CGI).Elem(), "sites[0].routes[0].cgi"}
+	case "fastcgi":
+		places[kind] = place{reflect.ValueOf(route.FastCGI).Elem(), "sites[0].routes[0].fastcgi"}
+	}
+	c.origins["sites[0].routes[0]."+kind] = position{}
+	for _, s := range run.Settings {
+		c.set(s, kind, places)
+	}
+	if cfg, err = c.finish(); err != nil {
+		return nil, "", err
+	}
+	return cfg, understood, nil
+}
+
+// target says what the target is: it fills in the route and the pool, and
+// returns the route's kind: pool, cgi or fastcgi.
+func (c *checker) target(run Run, route *Route) (kind, understood string, err error) {
+	target := run.Target
+	if rest, ok := strings.CutPrefix(target, "fcgi://"); ok {
+		return c.targetFastCGI(run, route, strings.TrimSuffix(rest, "/"))
+	}
+	if rest, ok := strings.CutPrefix(target, "fcgi+unix:"); ok {
+		return c.targetFastCGI(run, route, "unix:"+rest)
+	}
+	if run.Interface != "" && run.Interface != "wsgi" && run.Interface != "cgi" {
+		return "", "", fault(fmt.Sprintf("%q is no interface", run.Interface), "write --interface wsgi or --interface cgi")
+	}
+	if info, err := os.Stat(target); err == nil {
+		if info.IsDir() {
+			return c.targetFolder(run, route)
+		}
+		return c.targetFile(run, route, info)
+	}
+	if file, _, ok := appFile(target); ok {
+		// A file with :callable, or one that is not there.
+		if _, err := os.Stat(file); err != nil {
+			return "", "", fault("there is no file "+file+" in "+c.dir, "")
+		}
+		if run.Interface == "cgi" {
+			return "", "", fault("a CGI script has no callable", "write "+file+" alone")
+		}
+		return c.targetWSGI(route, target)
+	}
+	if appModule.MatchString(target) {
+		if run.Interface == "cgi" {
+			return "", "", fault("a Python module is not a CGI script", "write the path of a script")
+		}
+		return c.targetWSGI(route, target)
+	}
+	return "", "", fault("there is no such file or folder in "+c.dir+", and it is no module:callable", c.targetHint(target))
+}
+
+// targetHint guesses what a target that is nothing was meant to be.
+func (c *checker) targetHint(target string) string {
+	module, rest, called := strings.Cut(target, ":")
+	switch {
+	case strings.HasPrefix(target, "http://") || strings.HasPrefix(target, "https://"):
+		return "HTTP servers can't be a target"
+	case strings.HasPrefix(target, "unix:") || strings.HasPrefix(target, "/") && strings.HasSuffix(target, ".sock"):
+		return "for a FastCGI application write fcgi+unix:PATH"
+	case called && strings.Contains(rest, "("):
+		return "a factory is called without arguments: " + module + ":factory()"
+	case !called && appModule.MatchString(target+":app"):
+		return fmt.Sprintf("for a Python application write %s:app, with the name of its callable", target)
+	}
+	return "write module:callable, a WSGI file, a folder of CGI scripts, a script, fcgi://HOST:PORT or fcgi+unix:PATH"
+}
+
+func (c *checker) targetFastCGI(run Run, route *Route, address string) (kind, understood string, err error) {
+	if run.Interface != "" {
+		return "", "", fault("--interface is about files, and this is an address", "leave it out")
+	}
+	f := &FastCGI{}
+	f.setDefaults()
+	if err := f.Address.UnmarshalText([]byte(address)); err != nil {
+		return "", "", err
+	}
+	route.FastCGI = f
+	c.names["sites[0].routes[0].fastcgi.address"] = run.Target
+	return "fastcgi", "the FastCGI application at " + f.Address.String(), nil
+}
+
+func (c *checker) targetWSGI(route *Route, app string) (kind, understood string, err error) {
+	p := &Pool{}
+	p.setDefaults()
+	p.App = app
+	c.cfg.Pools = map[string]*Pool{targetPool: p}
+	c.names["pools."+targetPool+".app"] = app
+	route.Pool = targetPool
+	return "pool", "the WSGI application " + app, nil
+}
+
+func (c *checker) targetFolder(run Run, route *Route) (kind, understood string, err error) {
+	if run.Interface == "wsgi" {
+		return "", "", fault("a folder is not a WSGI application", "write module:callable, with --chdir for the folder")
+	}
+	scripts, err := executables(run.Target)
+	if err != nil {
+		return "", "", err
+	}
+	if len(scripts) == 0 {
+		return "", "", fault("the folder has no executable file, and so no CGI script", "chmod +x the scripts; for a Python application write module:callable and --chdir "+run.Target)
+	}
+	g := &CGI{}
+	g.setDefaults()
+	g.Dir = c.abs(run.Target)
+	route.CGI = g
+	return "cgi", fmt.Sprintf("the folder %s of CGI scripts, such as /%s", run.Target, scripts[0]), nil
+}
+
+// executables are the names of the executable files of a folder.
+func executables(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	var names []string
+	for _, e := range entries {
+		info, err := os.Stat(filepath.Join(dir, e.Name()))
+		if err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 && !strings.HasPrefix(e.Name(), ".") {
+			names = append(names, e.Name())
+		}
+	}
+	return names, err
+}
+
+func (c *checker) targetFile(run Run, route *Route, info os.FileInfo) (kind, understood string, err error) {
+	ext, runs := filepath.Ext(run.Target), info.Mode()&0o111 != 0
+	cgi := run.Interface == "cgi"
+	if run.Interface == "" {
+		switch ext {
+		case ".wsgi":
+		case ".py":
+			cgi = runs && hasInterpreterLine(run.Target)
+		case ".php":
+			return "", "", fault("PHP runs behind PHP-FPM", "write fcgi+unix:PATH or fcgi://HOST:PORT with --root "+filepath.Dir(run.Target))
+		default:
+			cgi = true
+		}
+	}
+	if !cgi {
+		if ext != ".py" && ext != ".wsgi" {
+			return "", "", fault("a WSGI file ends in .py or .wsgi", "write module:callable")
+		}
+		kind, understood, err = c.targetWSGI(route, c.abs(run.Target))
+		return kind, "the WSGI file " + run.Target, err
+	}
+	if !runs {
+		return "", "", fault("the file is not executable", "chmod +x it to run it as a CGI script")
+	}
+	g := &CGI{}
+	g.setDefaults()
+	g.Script = c.abs(run.Target)
+	route.CGI = g
+	return "cgi", "the CGI script " + run.Target + ", for every path", nil
+}
+
+func hasInterpreterLine(file string) bool {
+	f, err := os.Open(file)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	start := make([]byte, 2)
+	n, _ := f.Read(start)
+	return bytes.Equal(start[:n], []byte("#!"))
+}
+
+// statics adds a route for each URL=DIR.
+func (c *checker) statics(statics []string, site *Site) {
+	for _, s := range statics {
+		path := fmt.Sprintf("sites[0].routes[%d]", len(site.Routes))
+		c.names[path] = "--static"
+		url, dir, ok := strings.Cut(s, "=")
+		if !ok {
+			c.fault(path, fmt.Sprintf("%q is not URL=DIR", s), "write it as in /static=./public")
+			continue
+		}
+		st := &Static{Dir: dir}
+		st.setDefaults()
+		site.Routes = append(site.Routes, &Route{Path: url, Static: st})
+		c.origins[path+".static"] = position{}
+	}
+}
+
+// place is a value that settings go into.
+type place struct {
+	value reflect.Value
+	path  string
+}
+
+// set puts a setting where it belongs.
+func (c *checker) set(s Setting, kind string, places map[string]place) {
+	for _, key := range s.Keys {
+		start, rest, _ := strings.Cut(key, ".")
+		p, ok := places[start]
+		switch {
+		case ok:
+		case slices.Contains([]string{"pool", "cgi", "fastcgi"}, start):
+			continue // what another target would be
+		default:
+			p, rest = place{reflect.ValueOf(c.cfg).Elem(), ""}, key
+		}
+		if start == "route" && kind != "pool" {
+			continue
+		}
+		v, path := p.value, p.path
+		for name := range strings.SplitSeq(rest, ".") {
+			v, _ = field(v, name)
+			path = join(path, name)
+		}
+		c.names[path] = s.Name
+		c.origins[path] = position{}
+		c.assign(v, s)
+		return
+	}
+	if !s.Ambient {
+		c.faults = append(c.faults, at(fault("it does not apply to this target, which is "+targetNames[kind], "leave it out"), position{}, s.Name))
+	}
+}
+
+var targetNames = map[string]string{"pool": "a WSGI application", "cgi": "CGI", "fastcgi": "a FastCGI address"}
+
+func (c *checker) assign(v reflect.Value, s Setting) {
+	report := func(err error) { c.faults = append(c.faults, at(err, position{}, s.Name)) }
+	switch {
+	case isScalar(v.Type()):
+		if err := setText(v, s.Values[len(s.Values)-1]); err != nil {
+			report(err)
+		}
+	case v.Kind() == reflect.Slice:
+		list := reflect.MakeSlice(v.Type(), len(s.Values), len(s.Values))
+		for i, text := range s.Values {
+			if err := setText(list.Index(i), text); err != nil {
+				report(err)
+			}
+		}
+		v.Set(list)
+	case v.Kind() == reflect.Map:
+		pairs := map[string]string{}
+		for _, text := range s.Values {
+			name, value, ok := strings.Cut(text, "=")
+			if !ok {
+				report(fault(fmt.Sprintf("%q is not NAME=VALUE", text), "write --pass-env "+text+" to pass on what is set already"))
+				continue
+			}
+			pairs[name] = value
+		}
+		v.Set(reflect.ValueOf(pairs))
+	}
+}
