@@ -138,12 +138,18 @@ func (b *Body) release() {
 // unnamed opens a file in dir that has no name and never gets one.
 func unnamed(dir string) (*os.File, error) {
 	f, err := os.OpenFile(dir, os.O_RDWR|unix.O_TMPFILE|unix.O_EXCL, 0o600)
-	// Filesystems without O_TMPFILE (overlayfs before Linux 6.3, NFS, 9p)
-	// answer EOPNOTSUPP, kernels that don't know the flag EISDIR.
-	if !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EISDIR) {
-		return f, err
+	// Filesystems without O_TMPFILE (NFS, 9p, older overlayfs) answer
+	// EOPNOTSUPP, kernels that don't know the flag EISDIR.
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EISDIR) {
+		return unlinked(dir)
 	}
-	if f, err = os.CreateTemp(dir, "spool-*"); err != nil {
+	return f, err
+}
+
+// unlinked opens a file in dir (mode 0600) and takes its name away at once.
+func unlinked(dir string) (*os.File, error) {
+	f, err := os.CreateTemp(dir, "spool-*")
+	if err != nil {
 		return nil, err
 	}
 	if err := os.Remove(f.Name()); err != nil {
