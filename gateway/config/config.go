@@ -243,6 +243,10 @@ type CGI struct {
 	// KeepBackground leaves alone the processes that a script started and
 	// that outlive it. Default: false, they end with the request.
 	KeepBackground bool `yaml:"keep_background"`
+	// IgnoreExitStatus takes an answer for complete although its script
+	// exited with a status other than 0. Default: false, such an answer is
+	// broken off, unless its Content-Length shows that it is whole.
+	IgnoreExitStatus bool `yaml:"ignore_exit_status"`
 }
 
 // FastCGI hands requests to an application that runs elsewhere, one request at

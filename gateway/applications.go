@@ -1,0 +1,192 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"gatecrew/gateway/backend"
+	"gatecrew/gateway/config"
+	"gatecrew/procpool"
+	"gatecrew/protocol/fcgi"
+	"gatecrew/scripts"
+)
+
+// applications are all that runs outside the gateway's own process: pools of
+// workers, runners of CGI scripts, connections to other servers.
+type applications struct {
+	log     *zap.Logger
+	pools   map[string]*procpool.Pool
+	local   map[string]*backend.Local
+	runners []*procpool.Runner
+	remotes []*backend.Remote
+
+	removeRuntimeDir func() error
+}
+
+// newApplications makes the pools of a configuration; nothing is started yet.
+func newApplications(cfg *config.Config, log *zap.Logger) (*applications, error) {
+	a := &applications{log: log, pools: map[string]*procpool.Pool{}, local: map[string]*backend.Local{}}
+	if len(cfg.Pools) == 0 {
+		return a, nil
+	}
+	dir, remove, err := procpool.RuntimeDir("gatecrew-")
+	if err != nil {
+		return nil, fmt.Errorf("gateway: the folder for the workers' own program: %w", err)
+	}
+	a.removeRuntimeDir = remove
+	if err := os.CopyFS(dir, scripts.Worker); err != nil {
+		return nil, errors.Join(fmt.Errorf("gateway: writing the workers' own program: %w", err), remove())
+	}
+	for name, p := range cfg.Pools {
+		pool, err := procpool.New(poolConfig(name, p, dir, log))
+		if err != nil {
+			return nil, errors.Join(err, remove())
+		}
+		a.pools[name] = pool
+		a.local[name] = &backend.Local{Pool: pool, Timeout: p.Timeout, BufferRequests: p.BufferRequests, ReplayIdempotent: p.ReplayIdempotent}
+	}
+	return a, nil
+}
+
+// poolConfig says how a pool's workers are started, and how many.
+func poolConfig(name string, p *config.Pool, workerDir string, log *zap.Logger) procpool.Config {
+	return procpool.Config{
+		Name: name,
+		Command: procpool.Command{
+			Path: p.Python,
+			Argv: []string{p.Python, filepath.Join(workerDir, "gatecrew_worker"), p.App,
+				"--interface", "wsgi", "--threads", strconv.Itoa(p.Threads)},
+			Env: p.Environ(os.Environ()),
+			Dir: p.Chdir,
+		},
+		Min: p.Workers.Min, Max: p.Workers.Max,
+		QueueLength: queueLength(p.QueueLength), QueueTimeout: p.QueueTimeout,
+		MaxRequests: p.MaxRequests, MaxRequestsJitter: p.MaxRequestsJitter,
+		StartTimeout: p.StartTimeout, GracefulTimeout: p.GracefulTimeout,
+		Log: log,
+		Attach: func(ctx context.Context, _ procpool.WorkerInfo, conn net.Conn) (procpool.Session, error) {
+			return backend.Attach(ctx, fcgi.NewConn(conn, fcgi.Options{}))
+		},
+	}
+}
+
+// queueLength turns the configuration's 0, nobody waits, into procpool's.
+func queueLength(n int) int {
+	if n == 0 {
+		return -1
+	}
+	return n
+}
+
+// cgi makes the backend of a route of scripts.
+func (a *applications) cgi(name string, c *config.CGI) *backend.CGI {
+	runner := procpool.NewRunner(procpool.RunnerConfig{
+		Name: name, Max: c.Max, QueueLength: queueLength(c.QueueLength), QueueTimeout: c.QueueTimeout,
+		KeepBackground: c.KeepBackground, Log: a.log,
+	})
+	a.runners = append(a.runners, runner)
+	return &backend.CGI{
+		Runner: runner, Timeout: c.Timeout, Interpreters: c.Extensions, Inherited: c.Environ(os.Environ()), Dir: c.Chdir,
+		QueryArguments: c.QueryArguments, KeepBackground: c.KeepBackground, IgnoreExitStatus: c.IgnoreExitStatus,
+	}
+}
+
+// fastcgi makes the backend of a FastCGI application that runs elsewhere.
+func (a *applications) fastcgi(c *config.FastCGI) *backend.Remote {
+	r := backend.NewRemote(backend.RemoteConfig{
+		Network: c.Address.Network, Address: c.Address.Address,
+		DialTimeout: c.ConnectTimeout, Timeout: c.Timeout,
+		Limit: procpool.NewLimiter(c.Address.String(), c.MaxConnections, queueLength(c.QueueLength), c.QueueTimeout),
+	})
+	a.remotes = append(a.remotes, r)
+	return r
+}
+
+// start starts the workers of all pools, without waiting for them.
+func (a *applications) start() {
+	for _, p := range a.pools {
+		p.Start()
+	}
+}
+
+// failurePoll is how often a pool that has no worker yet is asked why.
+const failurePoll = 50 * time.Millisecond
+
+// awaitReady waits until each pool has a worker. A pool that can't start one
+// is given up with an error when failFast is set; else it is left to keep
+// trying, which its own log tells about.
+func (a *applications) awaitReady(ctx context.Context, failFast bool) error {
+	for name, p := range a.pools {
+		ticker := time.NewTicker(failurePoll)
+		defer ticker.Stop()
+		for ready := false; !ready; {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-p.Ready():
+				ready = true
+			case <-ticker.C:
+				f := p.Failure()
+				if f == nil {
+					continue
+				}
+				if failFast {
+					return bootError(name, f.Exit.Code, f.Err, strings.Join(f.Output, "\n"))
+				}
+				a.log.Error("pool has no worker yet and is served as soon as it has one", zap.String("pool", name), zap.Error(f.Err))
+				ready = true
+			}
+		}
+	}
+	return nil
+}
+
+// resize changes the number of workers of each pool.
+func (a *applications) resize(delta int) {
+	for _, p := range a.pools {
+		p.Resize(delta)
+	}
+}
+
+// stop ends all applications: orderly while ctx lasts, then at once.
+func (a *applications) stop(ctx context.Context) {
+	var wg sync.WaitGroup
+	for _, p := range a.pools {
+		wg.Go(func() {
+			if err := p.Drain(ctx); err != nil && ctx.Err() == nil {
+				a.log.Warn("pool did not end in peace", zap.Error(err))
+			}
+		})
+	}
+	for _, r := range a.runners {
+		wg.Go(r.Close)
+	}
+	for _, r := range a.remotes {
+		r.Close()
+	}
+	wg.Wait()
+}
+
+// close frees what is left; it is safe after stop.
+func (a *applications) close() error {
+	for _, p := range a.pools {
+		p.Close()
+	}
+	for _, r := range a.runners {
+		r.Close()
+	}
+	if a.removeRuntimeDir == nil {
+		return nil
+	}
+	return a.removeRuntimeDir()
+}

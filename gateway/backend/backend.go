@@ -1,0 +1,45 @@
+// Package backend joins the two halves that do not know each other: the
+// protocols (protocol/cgi, protocol/fcgi) and the processes (procpool). A
+// Backend is an application as the handler sees it: a request goes in, an
+// exchange comes out.
+package backend
+
+import (
+	"context"
+	"errors"
+
+	"gatecrew/procpool"
+	"gatecrew/protocol"
+)
+
+// Backend gives requests to one application.
+type Backend interface {
+	// Open waits for a place at the application and hands it the request.
+	// Every error is a *protocol.Error; after one the request's Stdin is not
+	// read any more. ctx covers the whole exchange, not only Open: when it
+	// ends the exchange is closed, and reading it fails with ClientGone.
+	Open(ctx context.Context, req *protocol.Request) (protocol.Exchange, error)
+}
+
+// Answerer is implemented by exchanges that can tell the access log who
+// answers: "web/3" for worker 3 of pool web, an address, a process id.
+type Answerer interface{ Answerer() string }
+
+// admission turns the errors of waiting for a place into the gateway's.
+func admission(err error) error {
+	kind := protocol.Unavailable
+	switch {
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		kind = protocol.ClientGone
+	case errors.Is(err, procpool.ErrQueueFull), errors.Is(err, procpool.ErrQueueTimeout), errors.Is(err, procpool.ErrClosed):
+		kind = protocol.Overloaded
+	}
+	return &protocol.Error{Kind: kind, Err: err}
+}
+
+// unseen reports whether the request that failed can't have reached an
+// application.
+func unseen(err error) bool {
+	var e *protocol.Error
+	return errors.As(err, &e) && e.Unseen
+}

@@ -1,0 +1,154 @@
+package backend
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"gatecrew/procpool"
+	"gatecrew/protocol"
+	"gatecrew/protocol/cgi"
+)
+
+// CGI runs one process per request (RFC 3875). The program is the request's
+// SCRIPT_FILENAME, which the route has found on the disk and nothing else.
+type CGI struct {
+	Runner *procpool.Runner
+	// Timeout is the longest silence of the script; 0 means no limit.
+	Timeout time.Duration
+	// Interpreters maps a file extension, with its dot, to the program that
+	// runs such scripts. A script without one is executed itself.
+	Interpreters map[string]string
+	// Inherited is the part of the gateway's own environment that scripts
+	// get, as NAME=VALUE.
+	Inherited []string
+	// Dir is the working directory; "" means the script's own (RFC 3875,
+	// section 7.2).
+	Dir string
+	// QueryArguments passes the words of a query like ?a+b as command-line
+	// arguments (RFC 3875, section 4.4). Dangerous with many interpreters.
+	QueryArguments bool
+	// KeepBackground lets a script that has closed its output go on working.
+	KeepBackground bool
+	// IgnoreExitStatus takes an answer for complete although the script
+	// exited with a status other than 0.
+	IgnoreExitStatus bool
+}
+
+// Open implements Backend.
+func (c *CGI) Open(ctx context.Context, req *protocol.Request) (protocol.Exchange, error) {
+	command, err := c.command(req)
+	if err != nil {
+		return nil, err
+	}
+	process, err := c.Runner.Start(ctx, command, req.Stderr)
+	if err != nil {
+		return nil, admission(err)
+	}
+	x := &cgiExchange{process: process, strict: !c.IgnoreExitStatus, keep: c.KeepBackground}
+	if req.Stdin == nil {
+		process.Stdin.Close()
+	} else {
+		x.feeding.Add(1)
+		go x.feed(req.Stdin)
+	}
+	return &cgiWatch{newWatch(ctx, x, c.Timeout, nil), process}, nil
+}
+
+// command is the program, its arguments and its environment.
+func (c *CGI) command(req *protocol.Request) (procpool.Command, error) {
+	script := req.Get("SCRIPT_FILENAME")
+	env, err := cgi.Environ(req.Params, c.Inherited)
+	if err != nil {
+		return procpool.Command{}, err
+	}
+	command := procpool.Command{Path: script, Argv: []string{script}, Env: env, Dir: c.Dir}
+	if command.Dir == "" {
+		command.Dir = filepath.Dir(script)
+	}
+	if interpreter := c.Interpreters[filepath.Ext(script)]; interpreter != "" {
+		command.Path, command.Argv = interpreter, []string{interpreter, script}
+	}
+	if c.QueryArguments {
+		command.Argv = append(command.Argv, cgi.QueryArguments(req.Get("QUERY_STRING"))...)
+	}
+	return command, nil
+}
+
+// cgiWatch names the process to the access log.
+type cgiWatch struct {
+	*watch
+	process *procpool.Process
+}
+
+func (w *cgiWatch) Answerer() string { return fmt.Sprintf("pid/%d", w.process.Pid()) }
+
+// exitGrace is how long a script may take to exit after it closed its output.
+const exitGrace = 500 * time.Millisecond
+
+// cgiExchange is one script at work.
+type cgiExchange struct {
+	process *procpool.Process
+	strict  bool // an exit status other than 0 makes the answer incomplete
+	keep    bool // a script that works on after its answer is left alone
+	ended   bool // the answer is complete
+	feeding sync.WaitGroup
+	closed  sync.Once
+}
+
+// feed copies the request body to the script. A script that doesn't read its
+// input to the end is nothing special.
+func (x *cgiExchange) feed(body io.Reader) {
+	defer x.feeding.Done()
+	_, err := io.Copy(x.process.Stdin, body)
+	x.process.Stdin.Close()
+	if err != nil && !errors.Is(err, syscall.EPIPE) && !errors.Is(err, os.ErrClosed) {
+		// The client's part broke: the script must not take what it got for
+		// the whole.
+		x.process.Stop()
+	}
+}
+
+func (x *cgiExchange) Read(p []byte) (int, error) {
+	n, err := x.process.Stdout.Read(p)
+	if err == nil || n > 0 {
+		return n, nil
+	}
+	if !errors.Is(err, io.EOF) {
+		return 0, &protocol.Error{Kind: protocol.Died, Err: err}
+	}
+	// The end of the output is the end of the answer only if the script
+	// meant it: how it exited tells. One that closes its output and works on
+	// has said that the answer is complete.
+	patience := time.NewTimer(exitGrace)
+	defer patience.Stop()
+	select {
+	case <-x.process.Done():
+	case <-patience.C:
+		x.ended = true
+		return 0, io.EOF
+	}
+	if state := x.process.State(); state.Signaled() || x.strict && state.ExitCode() != 0 {
+		return 0, &protocol.Error{Kind: protocol.Died, Err: fmt.Errorf("the script ended with %s", state)}
+	}
+	x.ended = true
+	return 0, io.EOF
+}
+
+func (x *cgiExchange) Close() error {
+	x.closed.Do(func() {
+		if !x.ended || !x.keep {
+			x.process.Stop() // does nothing to a process that has ended
+		}
+		x.process.Stdin.Close()
+		x.process.Stdout.Close()
+		x.feeding.Wait()
+	})
+	return nil
+}

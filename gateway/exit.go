@@ -1,0 +1,45 @@
+package gateway
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Exit statuses that scripts around the gateway may rely on; 3 and 4 are
+// gunicorn's.
+const (
+	exitUsage      = 1 // the configuration, or the machine, doesn't allow to start
+	exitBootFailed = 3 // a worker did not start
+	exitAppFailed  = 4 // the application could not be loaded
+)
+
+// startError says that the gateway could not start, and with which status the
+// process ends for it.
+type startError struct {
+	code int
+	err  error
+}
+
+func (e *startError) Error() string { return e.err.Error() }
+func (e *startError) Unwrap() error { return e.err }
+
+// ExitCode is the exit status of the process.
+func (e *startError) ExitCode() int { return e.code }
+
+// bootError makes the error for a pool that has no worker. status is the exit
+// status of the last one.
+func bootError(pool string, status int, cause error, output string) error {
+	if cause == nil {
+		cause = errors.New("unknown reason")
+	}
+	code := exitBootFailed
+	what := "no worker of pool %s could start: %w"
+	if status == exitAppFailed {
+		code, what = exitAppFailed, "the application of pool %s could not be loaded: %w"
+	}
+	err := fmt.Errorf(what, pool, cause)
+	if output != "" {
+		err = fmt.Errorf("%w\n\n%s", err, output)
+	}
+	return &startError{code: code, err: err}
+}

@@ -1,0 +1,249 @@
+// Package gateway puts the parts together: it builds pools, routes and
+// listeners from a configuration, runs them in the right order, and ends them
+// in the reverse one.
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"go.uber.org/zap"
+
+	"gatecrew/gateway/accesslog"
+	"gatecrew/gateway/config"
+	"gatecrew/gateway/handler"
+	"gatecrew/gateway/listen"
+	"gatecrew/gateway/site"
+	"gatecrew/gateway/spool"
+	"gatecrew/procpool"
+)
+
+// Options is what a Gateway is told beside its configuration.
+type Options struct {
+	Log *zap.Logger
+	// Version stands in SERVER_SOFTWARE.
+	Version string
+	// Ready is where the line is written that says where to connect.
+	Ready io.Writer
+	// FailFast ends Run when a pool can't start its first worker, as someone
+	// who starts one application by hand expects. Otherwise the pool keeps
+	// trying and the other sites are served.
+	FailFast bool
+}
+
+// Gateway serves one configuration.
+type Gateway struct {
+	cfg     *config.Config
+	opts    Options
+	log     *zap.Logger
+	access  *accesslog.Log
+	table   *site.Table
+	handler *handler.Handler
+	apps    *applications
+}
+
+// New builds a gateway. It starts no process and opens no socket; what it
+// opens Run closes.
+func New(cfg *config.Config, o Options) (*Gateway, error) {
+	access, err := accesslog.Open(cfg.Log.Access, cfg.Log.AccessFormat)
+	if err != nil {
+		return nil, err
+	}
+	g := &Gateway{cfg: cfg, opts: o, log: o.Log, access: access}
+	if g.apps, err = newApplications(cfg, o.Log); err != nil {
+		return nil, errors.Join(err, access.Close())
+	}
+	if g.table, err = newTable(cfg, g.apps, "gatecrew/"+o.Version); err != nil {
+		return nil, errors.Join(err, access.Close(), g.apps.close())
+	}
+	hc := handler.Config{
+		Log:          o.Log,
+		Spool:        spool.NewStore(spool.Config{Dir: cfg.Limits.SpoolDir, Memory: int64(cfg.Limits.BodyMemory), Quota: int64(cfg.Limits.SpoolQuota)}),
+		MaxBody:      int64(cfg.Limits.MaxBody),
+		BodyTimeout:  cfg.Limits.BodyTimeout,
+		HeaderFields: cfg.Limits.HeaderFields,
+	}
+	if cfg.Log.Access != "off" {
+		hc.Access = access
+	}
+	g.handler = handler.New(hc, g.table)
+	return g, nil
+}
+
+// errHurry ends the serving without waiting for the requests in progress.
+var errHurry = errors.New("told to stop at once")
+
+// Run serves until the process is told to stop by a signal: TERM ends after
+// the requests in progress, a second TERM, INT or QUIT at once. It returns nil
+// after an orderly end.
+func (g *Gateway) Run() error {
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP,
+		syscall.SIGUSR1, syscall.SIGTTIN, syscall.SIGTTOU)
+	defer signal.Stop(signals)
+	defer g.access.Close()
+	defer g.handler.Close()
+	defer g.table.Close()
+	defer g.apps.close()
+
+	// The addresses are taken before the workers start: a port that is in use
+	// is the likeliest mistake, and clients that come early wait in the
+	// kernel's queue.
+	listeners, err := g.listen()
+	if err != nil {
+		return err
+	}
+	defer func() {
+		for _, l := range listeners {
+			l.Close()
+		}
+	}()
+	g.apps.start()
+	if stop, err := g.awaitReady(signals); stop || err != nil {
+		return err
+	}
+
+	server := &http.Server{
+		Handler:           g.handler,
+		ReadHeaderTimeout: g.cfg.Limits.HeaderTimeout,
+		IdleTimeout:       g.cfg.Limits.IdleTimeout,
+		MaxHeaderBytes:    int(g.cfg.Limits.HeaderBytes),
+		ErrorLog:          zap.NewStdLog(g.log.Named("http")),
+	}
+	conns := listen.NewConns(g.cfg.Limits.MaxConnections, g.cfg.Limits.WriteTimeout)
+	defer conns.Close()
+	server.ConnState = conns.State
+	failed := make(chan error, len(listeners))
+	var serving sync.WaitGroup
+	for _, l := range listeners {
+		serving.Add(1)
+		go func() {
+			defer serving.Done()
+			if err := server.Serve(conns.Listener(l)); !errors.Is(err, http.ErrServerClosed) {
+				failed <- err
+			}
+		}()
+	}
+	g.announce(listeners)
+	err = g.attend(signals, failed)
+	g.shutdown(server, signals, errors.Is(err, errHurry))
+	serving.Wait()
+	if errors.Is(err, errHurry) {
+		err = nil
+	}
+	return err
+}
+
+func (g *Gateway) listen() (listeners []net.Listener, err error) {
+	for _, a := range g.cfg.Listen {
+		l, err := listen.Listen(a.String())
+		if err != nil {
+			for _, l := range listeners {
+				l.Close()
+			}
+			return nil, &startError{code: exitUsage, err: err}
+		}
+		listeners = append(listeners, l)
+	}
+	return listeners, nil
+}
+
+// awaitReady waits until each pool has a worker, or has said why not. stop is
+// true when a signal ended the wait.
+func (g *Gateway) awaitReady(signals <-chan os.Signal) (stop bool, err error) {
+	ready := make(chan error, 1)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go func() { ready <- g.apps.awaitReady(ctx, g.opts.FailFast) }()
+	for {
+		select {
+		case err := <-ready:
+			return false, err
+		case s := <-signals:
+			if s == syscall.SIGTERM || s == syscall.SIGINT || s == syscall.SIGQUIT {
+				return true, nil
+			}
+		}
+	}
+}
+
+// announce prints the one line that says that the gateway serves.
+func (g *Gateway) announce(listeners []net.Listener) {
+	urls := make([]string, len(listeners))
+	for i, l := range listeners {
+		urls[i] = listen.URL(l, false)
+	}
+	fmt.Fprintf(g.opts.Ready, "gatecrew: ready on %s\n", strings.Join(urls, " "))
+}
+
+// attend handles signals until one of them, or a failed listener, ends the
+// serving. The result is nil for an orderly stop.
+func (g *Gateway) attend(signals <-chan os.Signal, failed <-chan error) error {
+	for {
+		select {
+		case err := <-failed:
+			return fmt.Errorf("gateway: a listener failed: %w", err)
+		case s := <-signals:
+			switch s {
+			case syscall.SIGTERM:
+				g.log.Info("stopping after the requests in progress", zap.Duration("graceful_timeout", g.cfg.GracefulTimeout))
+				return nil
+			case syscall.SIGINT, syscall.SIGQUIT:
+				return errHurry
+			case syscall.SIGHUP:
+				g.log.Warn("SIGHUP is reserved for reloading the configuration, which this version can't do yet; restart to apply changes")
+			case syscall.SIGUSR1:
+				if err := g.access.Reopen(); err != nil {
+					g.log.Error("access log can't be opened again", zap.Error(err))
+				}
+			case syscall.SIGTTIN:
+				g.apps.resize(+1)
+			case syscall.SIGTTOU:
+				g.apps.resize(-1)
+			}
+		}
+	}
+}
+
+// shutdown ends the requests, then the pools: within the graceful timeout, or
+// at once when it is told to hurry or a signal says so meanwhile.
+func (g *Gateway) shutdown(server *http.Server, signals <-chan os.Signal, hurry bool) {
+	ctx, cancel := context.WithTimeout(context.Background(), g.cfg.GracefulTimeout)
+	defer cancel()
+	if hurry {
+		cancel()
+	}
+	done := make(chan struct{})
+	defer close(done)
+	go func() {
+		for {
+			select {
+			case s := <-signals:
+				if s == syscall.SIGTERM || s == syscall.SIGINT || s == syscall.SIGQUIT {
+					g.log.Warn("stopping at once")
+					cancel()
+				}
+			case <-done:
+				return
+			}
+		}
+	}()
+	began := time.Now()
+	if err := server.Shutdown(ctx); err != nil {
+		server.Close() // ends the requests that are left
+		if !hurry {
+			g.log.Warn("requests in progress were cut off", zap.Duration("after", time.Since(began)))
+		}
+	}
+	g.apps.stop(ctx)
+}

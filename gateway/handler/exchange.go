@@ -1,0 +1,134 @@
+package handler
+
+import (
+	"crypto/rand"
+	"encoding/base32"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"gatecrew/gateway/accesslog"
+)
+
+// exchange is one request on its way through the gateway: the response writer
+// that counts, the entry for the access log, the application's diagnostics.
+type exchange struct {
+	http.ResponseWriter
+	handler     *Handler
+	request     *http.Request
+	entry       accesslog.Entry
+	diagnostics diagnostics
+	wroteHeader bool
+}
+
+func newExchange(h *Handler, w http.ResponseWriter, r *http.Request) *exchange {
+	x := &exchange{ResponseWriter: w, handler: h, request: r}
+	x.entry.Time = time.Now()
+	x.entry.RequestID = requestID()
+	x.diagnostics.log = h.diagnostics
+	return x
+}
+
+// requestIDs are unique in one process by their number and, very nearly, in
+// the world by their prefix.
+var (
+	requestPrefix = func() string {
+		var b [5]byte
+		rand.Read(b[:]) // never fails (crypto/rand)
+		return base32.HexEncoding.EncodeToString(b[:]) + "-"
+	}()
+	requestNumber atomic.Uint64
+)
+
+func requestID() string {
+	var b [32]byte
+	return string(strconv.AppendUint(append(b[:0], requestPrefix...), requestNumber.Add(1), 36))
+}
+
+// at notes how far the request has come, for the logs.
+func (x *exchange) at(route, upstream string) {
+	x.entry.Route, x.entry.Upstream = route, upstream
+	x.diagnostics.from(origin{x.entry.RequestID, route, upstream})
+}
+
+// Unwrap lets http.ResponseController find the connection.
+func (x *exchange) Unwrap() http.ResponseWriter { return x.ResponseWriter }
+
+// WriteHeader implements http.ResponseWriter.
+func (x *exchange) WriteHeader(status int) {
+	if !x.wroteHeader && status >= 200 {
+		x.wroteHeader = true
+		x.entry.Status = status
+	}
+	x.ResponseWriter.WriteHeader(status)
+}
+
+// Write implements http.ResponseWriter.
+func (x *exchange) Write(p []byte) (int, error) {
+	if !x.wroteHeader {
+		x.WriteHeader(http.StatusOK)
+	}
+	n, err := x.ResponseWriter.Write(p)
+	x.entry.Bytes += int64(n)
+	return n, err
+}
+
+// ReadFrom keeps sendfile(2) within reach of the static files.
+func (x *exchange) ReadFrom(src io.Reader) (int64, error) {
+	if !x.wroteHeader {
+		x.WriteHeader(http.StatusOK)
+	}
+	n, err := io.Copy(x.ResponseWriter, src)
+	x.entry.Bytes += n
+	return n, err
+}
+
+// log writes the entry to the access log, also for a response that is aborted.
+func (x *exchange) log() {
+	x.diagnostics.flush()
+	if x.handler.Access == nil {
+		return
+	}
+	r, e := x.request, &x.entry
+	e.Duration = time.Since(e.Time)
+	e.RemoteAddr, _, _ = net.SplitHostPort(r.RemoteAddr)
+	e.Method, e.URI, e.Proto, e.Host = r.Method, r.RequestURI, r.Proto, r.Host
+	e.Referer, e.UserAgent = r.Referer(), r.UserAgent()
+	x.handler.Access.Write(e)
+}
+
+// fail answers a request that could not be served, or breaks off its response
+// when that has begun: a client must never take a part for the whole.
+func (x *exchange) fail(err error) {
+	f := failureOf(err)
+	if x.wroteHeader {
+		x.logFailure(f, "response broken off")
+		panic(http.ErrAbortHandler)
+	}
+	if f.status == statusClientGone {
+		x.entry.Status = f.status
+		x.logFailure(f, "client went away")
+		panic(http.ErrAbortHandler)
+	}
+	x.logFailure(f, "request failed")
+	f.write(x, x.entry.RequestID)
+}
+
+func (x *exchange) logFailure(f *failure, what string) {
+	level := zap.DebugLevel
+	switch {
+	case f.status == statusClientGone:
+	case f.status >= 500:
+		level = zap.ErrorLevel
+	}
+	if check := x.handler.Log.Check(level, what); check != nil {
+		check.Write(zap.String("request", x.entry.RequestID), zap.String("method", x.request.Method),
+			zap.String("uri", x.request.RequestURI), zap.String("route", x.entry.Route),
+			zap.String("upstream", x.entry.Upstream), zap.Int("status", f.status), zap.Error(f.cause))
+	}
+}

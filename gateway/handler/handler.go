@@ -1,0 +1,257 @@
+// Package handler is the one path of a request through the gateway:
+//
+//	check → site → route → script → body → params → application → response
+//
+// [Handler.serve] and [Handler.ask] below read from top to bottom in that
+// order; each step is one call into the package that knows it.
+package handler
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"gatecrew/gateway/accesslog"
+	"gatecrew/gateway/backend"
+	"gatecrew/gateway/site"
+	"gatecrew/gateway/spool"
+	"gatecrew/protocol"
+	"gatecrew/protocol/cgi"
+)
+
+// Config is what a Handler needs; every field is required but Access.
+type Config struct {
+	Log *zap.Logger
+	// Access gets an entry for each request; nil writes none.
+	Access *accesslog.Log
+	// Spool holds the request bodies that must be whole before they are
+	// handed on.
+	Spool *spool.Store
+	// MaxBody is the largest request body in bytes.
+	MaxBody int64
+	// BodyTimeout is the longest silence while a request body is read.
+	BodyTimeout time.Duration
+	// HeaderFields is how many fields a request head may have.
+	HeaderFields int
+}
+
+// Handler answers requests. Its site table may be replaced at any time; a
+// request in progress keeps the table it began with.
+type Handler struct {
+	Config
+	table       atomic.Pointer[site.Table]
+	diagnostics *diagnosticsLog
+}
+
+// New makes a Handler for a table of sites.
+func New(c Config, table *site.Table) *Handler {
+	h := &Handler{Config: c, diagnostics: newDiagnosticsLog(c.Log)}
+	h.table.Store(table)
+	return h
+}
+
+// Close ends what the handler runs in the background, after the last request.
+func (h *Handler) Close() { h.diagnostics.close() }
+
+// maxLocalRedirects is how many local redirects (RFC 3875, section 6.2.2) one
+// request may take.
+const maxLocalRedirects = 10
+
+// ServeHTTP implements http.Handler.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	x := newExchange(h, w, r)
+	defer x.log()
+	if err := h.serve(x, r); err != nil {
+		x.fail(err)
+	}
+}
+
+// serve answers one request, or says why it can't be answered.
+func (h *Handler) serve(x *exchange, r *http.Request) error {
+	if err := cgi.CheckRequest(r); err != nil {
+		return err
+	}
+	if fields(r.Header) > h.HeaderFields {
+		return errTooManyFields
+	}
+	here, serverName := h.table.Load().Site(r.Host)
+	for redirects := 0; ; redirects++ {
+		path, err := cgi.CleanPath(r.URL.EscapedPath())
+		if err != nil {
+			return err
+		}
+		route := here.Route(path)
+		if route == nil {
+			return errNoRoute
+		}
+		x.at(route.Name, "")
+		target, err := route.Locate(path, r.URL.EscapedPath())
+		switch {
+		case errors.Is(err, site.ErrStatic):
+			return route.Files.Serve(x, r, route.Below(path))
+		case errors.Is(err, cgi.ErrDirectory):
+			return redirectToSlash(x, r)
+		case err != nil:
+			return err
+		}
+		target.ServerName = serverName
+		local, err := h.ask(x, r, route, &target)
+		if err != nil || local == "" {
+			return err
+		}
+		if redirects == maxLocalRedirects {
+			return errRedirectLoop
+		}
+		if r, err = redirected(r, local); err != nil {
+			return err
+		}
+	}
+}
+
+// ask has the route's application answer. The result is not "" when the
+// application wants another path of the gateway to answer in its place.
+func (h *Handler) ask(x *exchange, r *http.Request, route *site.Route, target *cgi.Target) (local string, err error) {
+	body, err := h.body(x, r, route)
+	if err != nil {
+		return "", err
+	}
+	defer body.Close()
+	req := &protocol.Request{
+		Role:   protocol.Responder,
+		Params: cgi.AppendParams(make([]protocol.Param, 0, 40), r, target),
+		Stdin:  body.reader,
+		Stderr: &x.diagnostics,
+	}
+	req.Params = append(req.Params, protocol.Param{Name: "UNIQUE_ID", Value: x.entry.RequestID})
+	for attempt := 1; ; attempt++ {
+		answer, err := h.open(r.Context(), x, route, req)
+		if err == nil {
+			local, err := h.respond(x, r, answer)
+			body.interrupt() // before Close, which waits for the body's last Read
+			answer.Close()
+			return local, err
+		}
+		if !h.mayReplay(err, r, route, body, attempt) {
+			return "", err
+		}
+		h.Log.Info("request is given to another worker", zap.String("request", x.entry.RequestID),
+			zap.String("route", route.Name), zap.Int("attempt", attempt+1), zap.Error(err))
+	}
+}
+
+// answer is an exchange whose response head has been read.
+type answer struct {
+	protocol.Exchange
+	head  *cgi.Head
+	begun *piece // what came after the head in the same Read
+	err   error  // what that Read ended with, nil when more may come
+}
+
+// Close ends the exchange.
+func (a *answer) Close() {
+	a.Exchange.Close()
+	a.begun.free()
+}
+
+// open hands the request to an application and reads its response head.
+func (h *Handler) open(ctx context.Context, x *exchange, route *site.Route, req *protocol.Request) (*answer, error) {
+	asked := time.Now()
+	ex, err := route.Backend.Open(ctx, req)
+	x.entry.Queue += time.Since(asked)
+	if err != nil {
+		return nil, err
+	}
+	if a, ok := ex.(backend.Answerer); ok {
+		x.at(route.Name, a.Answerer())
+	}
+	a := &answer{Exchange: ex, begun: newPiece()}
+	parse := cgi.ParseHead
+	if route.NPH(req) {
+		parse = cgi.ParseNPHHead
+	}
+	for {
+		err := a.begun.fill(ex)
+		if err != nil && err != io.EOF {
+			a.Close()
+			return nil, err
+		}
+		head, n, parseErr := parse(a.begun.bytes(), err == io.EOF)
+		if parseErr != nil {
+			a.Close()
+			return nil, parseErr
+		}
+		if head != nil {
+			a.head, a.err = head, err
+			a.begun.skip(n)
+			return a, nil
+		}
+	}
+}
+
+// maxAttempts is how many workers one request is given to at most, so that a
+// request that kills its worker can't kill a pool.
+const maxAttempts = 3
+
+// mayReplay decides whether a request that failed before its response head is
+// given to another worker, and makes its body whole again. The rule: always
+// when no application can have seen it; when one may have acted on it, only
+// once, if the method is idempotent and the site allows it.
+func (h *Handler) mayReplay(err error, r *http.Request, route *site.Route, body *body, attempt int) bool {
+	if attempt >= maxAttempts || r.Context().Err() != nil {
+		return false
+	}
+	if !unseen(err) {
+		if attempt > 1 || protocol.KindOf(err) != protocol.Died || !route.ReplayIdempotent || !backend.Idempotent(r.Method) {
+			return false
+		}
+	}
+	return body.rewind() == nil
+}
+
+// redirected is the request for a local redirect: a GET of another path, as
+// if the client had asked for it (RFC 3875, section 6.2.2).
+func redirected(r *http.Request, local string) (*http.Request, error) {
+	u, err := url.ParseRequestURI(local)
+	if err != nil || !strings.HasPrefix(local, "/") {
+		return nil, &protocol.Error{Kind: protocol.Malformed, Err: err}
+	}
+	next := r.Clone(r.Context())
+	next.URL.Path, next.URL.RawPath, next.URL.RawQuery = u.Path, u.RawPath, u.RawQuery
+	if r.Method != http.MethodHead {
+		next.Method = http.MethodGet
+	}
+	next.Body, next.ContentLength, next.TransferEncoding = http.NoBody, 0, nil
+	for _, name := range []string{"Content-Length", "Content-Type", "Content-Encoding", "Expect"} {
+		next.Header.Del(name)
+	}
+	return next, nil
+}
+
+// redirectToSlash sends the client of a folder's path without its last slash to
+// the one with it. The reference is relative to the last segment, so that it
+// can't lead to another host whatever the path begins with.
+func redirectToSlash(w http.ResponseWriter, r *http.Request) error {
+	escaped := r.URL.EscapedPath()
+	to := "./" + escaped[strings.LastIndexByte(escaped, '/')+1:] + "/"
+	if r.URL.RawQuery != "" {
+		to += "?" + r.URL.RawQuery
+	}
+	w.Header().Set("Location", to)
+	w.WriteHeader(http.StatusMovedPermanently)
+	return nil
+}
+
+func fields(h http.Header) int {
+	n := 0
+	for _, values := range h {
+		n += len(values)
+	}
+	return n
+}

@@ -1,0 +1,153 @@
+package handler
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"strconv"
+	"sync"
+
+	"go.uber.org/zap"
+
+	"gatecrew/protocol"
+)
+
+// respond sends an application's answer to the client, or returns the path of
+// a local redirect.
+//
+// The rules that HTTP leaves to the server stand here and nowhere else: which
+// answers have no body, when a piece is flushed, and that a body which is not
+// what its head promised breaks the response off.
+func (h *Handler) respond(x *exchange, r *http.Request, a *answer) (local string, err error) {
+	if a.head.LocalRedirect != "" {
+		return a.head.LocalRedirect, nil
+	}
+	header, status := x.Header(), a.head.Status
+	for name, values := range a.head.Header {
+		header[name] = values
+	}
+	if status == http.StatusNoContent || status == http.StatusNotModified || r.Method == http.MethodHead {
+		return "", h.respondEmpty(x, status, a)
+	}
+	length := int64(-1)
+	if v := header.Get("Content-Length"); v != "" {
+		length, _ = strconv.ParseInt(v, 10, 64) // ParseHead has checked it
+	} else if a.err == io.EOF {
+		// The whole answer came at once: its length is known after all.
+		length = int64(len(a.begun.bytes()))
+		header["Content-Length"] = []string{strconv.FormatInt(length, 10)}
+	}
+	if _, typed := header["Content-Type"]; !typed {
+		header["Content-Type"] = nil // what the application didn't say the gateway doesn't guess
+	}
+	x.WriteHeader(status)
+	return "", h.copyBody(x, a, length, length < 0 || eventStream(header))
+}
+
+// copyBody copies the rest of the answer, which has length bytes or, with -1,
+// ends where the application ends it.
+func (h *Handler) copyBody(x *exchange, a *answer, length int64, flush bool) error {
+	var sent int64
+	rc := http.NewResponseController(x.ResponseWriter)
+	for err := a.err; ; err = a.begun.refill(a.Exchange) {
+		piece := a.begun.bytes()
+		if length >= 0 && int64(len(piece)) > length-sent {
+			h.Log.Warn("the answer is longer than its Content-Length, the rest is cut off", zap.String("request", x.entry.RequestID),
+				zap.String("route", x.entry.Route), zap.Int64("content_length", length))
+			piece, err = piece[:length-sent], io.EOF
+		}
+		if len(piece) > 0 {
+			n, writeErr := x.Write(piece)
+			sent += int64(n)
+			if writeErr != nil {
+				return &protocol.Error{Kind: protocol.ClientGone, Err: writeErr}
+			}
+		}
+		switch {
+		case err == io.EOF && sent < length:
+			return &protocol.Error{Kind: protocol.Malformed, Err: fmt.Errorf("the answer has %d bytes, its Content-Length says %d", sent, length)}
+		case err == io.EOF:
+			return nil
+		case err != nil:
+			return err
+		}
+		if flush {
+			if err := rc.Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
+				return &protocol.Error{Kind: protocol.ClientGone, Err: err}
+			}
+		}
+	}
+}
+
+// maxDiscarded is how much of a body that has no place in the response is read
+// to let the application end in peace.
+const maxDiscarded = 1 << 20
+
+// respondEmpty sends a response that has no body by its nature, whatever the
+// application sent (RFC 9110, sections 6.4.1 and 9.3.2).
+func (h *Handler) respondEmpty(x *exchange, status int, a *answer) error {
+	if status == http.StatusNoContent {
+		x.Header().Del("Content-Length")
+	}
+	x.WriteHeader(status)
+	err := a.err
+	for n := 0; err == nil && n < maxDiscarded; n += len(a.begun.bytes()) {
+		err = a.begun.refill(a.Exchange)
+	}
+	if err == io.EOF {
+		return nil
+	}
+	return err
+}
+
+// eventStream reports whether the client waits for each event.
+func eventStream(h http.Header) bool {
+	kind, _, _ := mime.ParseMediaType(h.Get("Content-Type"))
+	return kind == "text/event-stream"
+}
+
+// piece is a buffer that an answer is read into.
+type piece struct {
+	buf        []byte
+	start, end int
+}
+
+// pieceSize is how much of an answer is copied at a time.
+const pieceSize = 32 << 10
+
+var pieces = sync.Pool{New: func() any { return &piece{buf: make([]byte, pieceSize)} }}
+
+func newPiece() *piece {
+	p := pieces.Get().(*piece)
+	p.start, p.end = 0, 0
+	return p
+}
+
+func (p *piece) free() {
+	if len(p.buf) == pieceSize {
+		pieces.Put(p)
+	}
+}
+
+func (p *piece) bytes() []byte { return p.buf[p.start:p.end] }
+
+func (p *piece) skip(n int) { p.start += n }
+
+// fill reads once, behind what is there.
+func (p *piece) fill(r io.Reader) error {
+	if p.end == len(p.buf) {
+		p.buf = append(p.buf, make([]byte, len(p.buf))...)
+	}
+	n, err := r.Read(p.buf[p.end:])
+	p.end += n
+	return err
+}
+
+// refill reads once, over what was there.
+func (p *piece) refill(r io.Reader) error {
+	n, err := r.Read(p.buf)
+	p.start, p.end = 0, n
+	return err
+}

@@ -1,0 +1,126 @@
+package gateway
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"gatecrew/gateway/config"
+	"gatecrew/gateway/site"
+	"gatecrew/gateway/static"
+	"gatecrew/protocol"
+	"gatecrew/protocol/cgi"
+)
+
+// newTable makes the sites and routes of a configuration.
+func newTable(cfg *config.Config, apps *applications, software string) (*site.Table, error) {
+	var sites []*site.Site
+	var failed error
+	for _, s := range cfg.Sites {
+		made := &site.Site{Hosts: s.Hosts}
+		for _, r := range s.Routes {
+			route, err := newRoute(r, apps)
+			if err != nil {
+				failed = errors.Join(failed, fmt.Errorf("gateway: route %s: %w", r.Path, err))
+				continue
+			}
+			route.Target.Software = software
+			made.Routes = append(made.Routes, route)
+		}
+		sites = append(sites, made)
+	}
+	table := site.NewTable(sites)
+	if failed != nil {
+		table.Close()
+		return nil, failed
+	}
+	return table, nil
+}
+
+func newRoute(c *config.Route, apps *applications) (*site.Route, error) {
+	r := &site.Route{Prefix: strings.TrimSuffix(c.Path, "/"), BufferRequests: true}
+	switch {
+	case c.Static != nil:
+		r.Name = "static " + c.Path
+		files, err := static.New(static.Options{Dir: c.Static.Dir, Index: c.Static.Index})
+		r.Files = files
+		return r, err
+	case c.CGI != nil:
+		return r, useCGI(r, c.CGI, apps, c.Path)
+	case c.FastCGI != nil:
+		return r, useFastCGI(r, c.FastCGI, apps)
+	}
+	app, ok := apps.local[c.Pool]
+	if !ok {
+		return nil, fmt.Errorf("there is no pool %q", c.Pool)
+	}
+	r.Name = "pool " + c.Pool
+	r.Backend = app
+	r.RootPath = c.RootPath
+	r.Target.PassAuthorization = c.PassAuthorization
+	r.BufferRequests, r.ReplayIdempotent = app.BufferRequests, app.ReplayIdempotent
+	return r, nil
+}
+
+// useCGI makes r a route of scripts that run once per request.
+func useCGI(r *site.Route, c *config.CGI, apps *applications, path string) error {
+	r.Name = "cgi " + path
+	r.Backend = apps.cgi(r.Name, c)
+	r.Script, r.ReplayIdempotent = true, false
+	r.Target.PassAuthorization = c.PassAuthorization
+	if c.Script != "" {
+		r.Target.ScriptFilename = c.Script
+		return nil
+	}
+	root, dir, err := openRoot(c.Dir)
+	if err != nil {
+		return err
+	}
+	r.Target.DocumentRoot = dir
+	r.Scripts = &cgi.Resolver{Root: root, Prefix: r.Prefix, Index: c.Index, Extensions: c.Extensions}
+	return nil
+}
+
+// useFastCGI makes r a route to an application that runs elsewhere.
+func useFastCGI(r *site.Route, c *config.FastCGI, apps *applications) (err error) {
+	r.Name = "fastcgi " + c.Address.String()
+	r.Backend = apps.fastcgi(c)
+	r.ReplayIdempotent = true
+	r.Target.PassAuthorization = c.PassAuthorization
+	for _, name := range slices.Sorted(maps.Keys(c.Params)) {
+		r.Target.Extra = append(r.Target.Extra, protocol.Param{Name: name, Value: c.Params[name]})
+	}
+	if c.Root == "" {
+		return nil
+	}
+	root, dir, err := openRoot(c.Root)
+	if err != nil {
+		return err
+	}
+	extensions := map[string]string{}
+	for _, e := range c.Extensions {
+		extensions[e] = ""
+	}
+	r.Target.DocumentRoot = dir
+	r.Scripts = &cgi.Resolver{Root: root, Prefix: r.Prefix, Index: c.Index, Extensions: extensions, Remote: true}
+	if c.Static {
+		// The source of a script is never served as a file.
+		r.Files, err = static.New(static.Options{Dir: dir, Deny: c.Extensions})
+	}
+	return err
+}
+
+// openRoot opens a folder by its real path, which scripts are told, so that
+// what they are told stays true when a link is changed.
+func openRoot(dir string) (*os.Root, string, error) {
+	real, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return nil, "", err
+	}
+	root, err := os.OpenRoot(real)
+	return root, real, err
+}
