@@ -1,0 +1,20 @@
+// Package scripts carries the Python worker inside the binary.
+//
+// The tree is the installable package itself, one level deep:
+//
+//	gatecrew_worker/__main__.py   what the gateway runs: PYTHON D/gatecrew_worker APP ...
+//	gatecrew_worker/*.py          its modules, which import each other as gatecrew_worker._NAME
+//	gatecrew_worker/py.typed      PEP 561
+//
+// It is extracted to a private directory D, with these names; nothing else
+// needs to be there. Tests and byte code are not part of it.
+package scripts
+
+import "embed"
+
+// Worker holds the files above. The patterns name files rather than the
+// directory, because embedding a directory would leave out every name that
+// starts with an underscore.
+//
+//go:embed gatecrew_worker/*.py gatecrew_worker/py.typed
+var Worker embed.FS

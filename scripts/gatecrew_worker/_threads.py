@@ -1,0 +1,327 @@
+"""The only file with I/O: n threads that share one connection.
+
+Leader and followers, without a hand-over of requests: one thread at a time
+has the read role. It reads a large block, has all of it decoded, and as soon
+as there is a request for it gives up the role and runs that request itself.
+Another thread is woken for the role only when one is waiting, so that a
+worker with a single thread reads, runs and sends without any other thread.
+
+A thread that waits for a request body, or for leave to send, waits in the
+same way: it reads for everybody when the role is free, else it sleeps until
+the reader brings what it waits for. So there is always a reader as long as
+anybody waits.
+
+The gateway takes everything that is sent within the windows, whatever else it
+does, so that sending may simply block.
+"""
+
+import os
+import socket
+import sys
+import threading
+from _thread import allocate_lock
+from collections import deque
+
+from gatecrew_worker import _records as rec
+from gatecrew_worker._connection import INPUT_WINDOW, ClientDisconnected, Connection
+
+_BLOCK = 65536  # bytes read at once
+
+# STDOUT content of one record, and of one send. A divisor of usual windows,
+# so that none of them ends in a crumb.
+_RECORD = 32768
+_SEND = 131072
+
+_pack_header = rec.HEADER.pack
+
+
+class Loop:
+    """Serves the requests of one connected socket with a number of threads."""
+
+    def __init__(self, sock, threads):
+        self.threads = threads
+        self._sock = sock
+        self._connection = Connection(threads)
+        self._ready = deque()  # requests that nobody runs yet
+        self._lock = allocate_lock()  # guards the state below, and decoding
+        self._reading = False  # somebody has the read role
+        self._idle = []  # locks of the threads that wait for a request
+        self._blocked = []  # (request, lock) of the ones that wait inside one
+        self._end_of_input = False  # nothing more will arrive
+        self._broken = False  # nothing more can be sent
+        self._failure = None
+        self._send_lock = allocate_lock()  # one send at a time
+        self._ended = 0  # requests whose END_REQUEST is out
+        os.register_at_fork(after_in_child=sock.close)
+
+    # -- The worker's side --------------------------------------------------
+
+    def run(self, handle):
+        """Calls handle(request) for every request until the gateway, or
+        stop(), ends that. Raises the failure that ended it, if any."""
+        others = [
+            threading.Thread(target=self._work, args=(handle,), name="gatecrew-%d" % (n + 1))
+            for n in range(1, self.threads)
+        ]
+        for thread in others:
+            thread.start()
+        self._work(handle)
+        for thread in others:
+            thread.join()
+        if self._failure is not None:
+            raise self._failure
+
+    def stop(self):
+        """Makes run return once the requests that have begun are answered.
+
+        Requests that begin later are refused, so that the gateway gives them
+        to another worker. Called from a signal handler: takes no lock.
+        """
+        self._connection.draining = True
+        self._stop_if_done()
+
+    def _stop_if_done(self):
+        if self._connection.draining and self._connection.begun == self._ended:
+            # What the gateway has sent by now can still be read, and is
+            # refused; then the reader sees the end of the stream.
+            self._shutdown(socket.SHUT_RD)
+
+    def _shutdown(self, how):
+        try:
+            self._sock.shutdown(how)
+        except OSError:
+            pass  # the gateway has gone: the reader sees that by itself
+
+    def _work(self, handle):
+        while True:
+            with self._lock:
+                self._wait(self._has_work)
+                if not self._ready:
+                    return
+                request = self._ready.popleft()
+                self._pass_on()
+            if request.aborted:
+                self.end(request, b"", 1)
+                continue
+            try:
+                handle(request)
+            except BaseException as exc:  # not the application's: handle keeps those
+                self._fail(exc)
+
+    def _has_work(self, _):
+        return self._ready or self._end_of_input
+
+    def _fail(self, exc):
+        """Ends the worker because of exc."""
+        with self._lock:
+            self._set_failure(exc)
+        self._shutdown(socket.SHUT_RDWR)
+
+    # -- The read role. The lock is held by the callers of these ------------
+
+    def _wait(self, satisfied, request=None):
+        """Returns when satisfied(request), having read for everybody or slept.
+        Whoever calls it passes the role on afterwards."""
+        while not satisfied(request):
+            if not self._reading:
+                self._read()
+                if self._ready and self._idle and request is not None:
+                    self._idle.pop().release()
+                continue
+            wake = allocate_lock()
+            wake.acquire()
+            if request is None:
+                self._idle.append(wake)
+            else:
+                self._blocked.append((request, wake))
+            self._lock.release()
+            try:
+                wake.acquire()
+            finally:
+                self._lock.acquire()
+
+    def _pass_on(self):
+        """Wakes a thread for what the caller leaves behind: a request, or the
+        read role. The woken one does the same before it leaves."""
+        if self._idle and (self._ready or not self._reading):
+            self._idle.pop().release()
+        elif self._blocked and not self._reading:
+            self._blocked.pop()[1].release()
+
+    def _read(self, flags=0):
+        self._reading = True
+        self._lock.release()
+        try:
+            data = self._sock.recv(_BLOCK, flags)
+        except BlockingIOError:
+            data = None
+        except OSError:
+            data = b""  # a reset: the gateway has gone
+        finally:
+            self._lock.acquire()
+            self._reading = False
+        if data:
+            self._deliver(data)
+        elif data is not None:
+            self._set_end_of_input()
+
+    def _deliver(self, data):
+        connection = self._connection
+        try:
+            begun, touched = connection.receive(data)
+        except rec.ProtocolError as exc:
+            self._set_failure(exc)
+            return
+        if begun:
+            self._ready.extend(begun)
+        if touched and self._blocked:
+            still = []
+            for waiting in self._blocked:
+                if waiting[0] in touched:
+                    waiting[1].release()
+                else:
+                    still.append(waiting)
+            self._blocked = still
+        if connection.reply:
+            reply, connection.reply = connection.reply, b""
+            self._send(reply)
+            self._stop_if_done()  # a refusal may have been all that was left
+
+    def _set_failure(self, exc):
+        if self._failure is None:
+            self._failure = exc
+        self._broken = True
+        self._ready.clear()
+        self._set_end_of_input()
+
+    def _set_end_of_input(self):
+        """Nothing more will arrive: everybody who waits is told."""
+        self._end_of_input = True
+        for wake in self._idle:
+            wake.release()
+        for _, wake in self._blocked:
+            wake.release()
+        self._idle = []
+        self._blocked = []
+
+    # -- What a running request does ----------------------------------------
+
+    def read_input(self, request):
+        """Returns the next piece of the request's body, b"" at its end.
+        Raises ClientDisconnected when the rest will never arrive."""
+        chunks = request.input
+        if not chunks:
+            if request.input_ended or request.ended:
+                return b""
+            with self._lock:
+                self._wait(self._has_input, request)
+                self._pass_on()
+            if not chunks:
+                if request.input_ended:
+                    return b""
+                raise ClientDisconnected("the client went away before the end of its request body")
+        chunk = chunks.popleft()
+        request.input_read += len(chunk)
+        if self._connection.flow and not request.input_ended:
+            # Granted together once half of the window has been consumed.
+            increment = request.input_read + INPUT_WINDOW - request.input_granted
+            if increment >= INPUT_WINDOW // 2:
+                request.input_granted += increment
+                self._send(rec.credit(request.id, increment))
+        return chunk
+
+    def _has_input(self, request):
+        return request.input or request.input_ended or request.aborted or self._end_of_input
+
+    def write(self, request, data):
+        """Sends a part of the answer that others follow.
+        Raises ClientDisconnected when nobody wants it."""
+        if request.sent:
+            # An application that only ever writes learns here that its
+            # client has gone.
+            with self._lock:
+                if not self._reading and not self._end_of_input:
+                    self._read(socket.MSG_DONTWAIT)
+                    self._pass_on()
+        self._send_output(request, data, b"")
+
+    def end(self, request, data=b"", app_status=0):
+        """Sends the last part of the answer and its end."""
+        tail = rec.end_request(request.id, app_status)
+        if data:
+            try:
+                self._send_output(request, data, tail)
+                return
+            except ClientDisconnected:
+                tail = rec.end_request(request.id, 1)
+        self._finish(request, tail)
+
+    def write_errors(self, request, data):
+        """Sends diagnostics of a request, to the log of this process when the
+        request has ended."""
+        if request.ended:
+            sys.stderr.write(data.decode("utf-8"))
+            return
+        for start in range(0, len(data), _RECORD):
+            self._send(rec.record(rec.STDERR, request.id, data[start:start + _RECORD]))
+
+    def _send_output(self, request, data, tail):
+        size = len(data)
+        if request.aborted or request.ended or self._broken:
+            raise ClientDisconnected("the client went away")
+        if size <= _RECORD and size <= request.granted - request.sent:
+            request.sent += size
+            payload = _pack_header(1, 6, request.id, size, 0) + data + tail
+            if tail:
+                self._finish(request, payload)
+            else:
+                self._send(payload)
+            return
+        view = memoryview(data)
+        pos = 0
+        while pos < size:
+            room = min(request.granted - request.sent, _SEND)
+            if room <= 0:
+                self._await_credit(request)
+                continue
+            stop = min(size, pos + room)
+            request.sent += stop - pos
+            parts = []
+            while pos < stop:
+                n = min(stop - pos, _RECORD)
+                parts += (_pack_header(1, 6, request.id, n, 0), view[pos:pos + n])
+                pos += n
+            if pos == size and tail:
+                parts.append(tail)
+                self._finish(request, b"".join(parts))
+            else:
+                self._send(b"".join(parts))
+
+    def _await_credit(self, request):
+        with self._lock:
+            self._wait(self._has_credit, request)
+            self._pass_on()
+        if request.aborted or request.granted <= request.sent:
+            raise ClientDisconnected("the client went away")
+
+    def _has_credit(self, request):
+        return request.granted > request.sent or request.aborted or self._end_of_input
+
+    # -- Sending ------------------------------------------------------------
+
+    def _finish(self, request, payload):
+        """Sends the payload that ends a request. The id is given back first:
+        the gateway may use it again as soon as it has the payload."""
+        request.ended = True
+        self._connection.requests.pop(request.id, None)
+        self._send(payload, 1)
+        if self._connection.draining:
+            self._stop_if_done()
+
+    def _send(self, payload, ended=0):
+        with self._send_lock:
+            try:
+                self._sock.sendall(payload)
+            except OSError:
+                self._broken = True  # the gateway has gone: the reader sees it too
+            self._ended += ended

@@ -1,0 +1,110 @@
+"""The life of a worker process: arguments, descriptors, signals, exit status.
+
+    0  the gateway ended the connection, or SIGTERM
+    3  the worker could not start, or the gateway broke the protocol
+    4  the application could not be loaded
+"""
+
+import argparse
+import faulthandler
+import fcntl
+import os
+import signal
+import socket
+import sys
+import traceback
+
+from gatecrew_worker._loader import LoadError, load_wsgi
+from gatecrew_worker._records import ProtocolError
+from gatecrew_worker._threads import Loop
+from gatecrew_worker._wsgi import Handler
+
+EXIT_FAILED = 3
+EXIT_NOT_LOADED = 4
+
+# The gateway's socket, and where it is moved: out of the range in which
+# applications and the daemons they start expect their own descriptors.
+_SOCKET = 3
+_MOVED = 100
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        self.exit(EXIT_FAILED, "gatecrew: %s\n%s" % (message, self.format_usage()))
+
+
+def _parse(argv):
+    parser = _Parser(prog="gatecrew_worker", description="A worker process of the gatecrew gateway, which starts it.")
+    parser.add_argument("app", metavar="APP", help="MODULE[:NAME], MODULE:FACTORY() or a file")
+    parser.add_argument("--interface", choices=["wsgi"], default="wsgi")
+    parser.add_argument("--threads", type=_positive, default=1, metavar="N", help="requests worked on at once (default 1)")
+    parser.add_argument("--app-dir", default=None, metavar="DIR", help="looked for modules first (default: the working directory)")
+    parser.add_argument(
+        "--root-path", default="", metavar="PATH",
+        help="where the application is mounted: SCRIPT_NAME of the requests that come without one",
+    )
+    options = parser.parse_args(argv)
+    if options.root_path.strip("/") and not options.root_path.startswith("/"):
+        parser.error("argument --root-path: %r does not begin with a slash" % options.root_path)
+    return options
+
+
+def _positive(text):
+    n = int(text)
+    if n < 1:
+        raise argparse.ArgumentTypeError("%d is less than 1" % n)
+    return n
+
+
+def main(argv):
+    """Runs the worker; returns its exit status."""
+    _prepare_streams()
+    # The terminal's Ctrl-C is meant for the gateway. A handler rather than
+    # SIG_IGN, which the application's own child processes would inherit.
+    signal.signal(signal.SIGINT, lambda *_: None)
+    options = _parse(argv)
+    try:
+        sock = _take_socket()
+    except OSError as exc:
+        print("gatecrew: descriptor %d is not the gateway's socket (%s); workers are started by gatecrew" % (_SOCKET, exc),
+              file=sys.stderr)
+        return EXIT_FAILED
+    loop = Loop(sock, options.threads)
+    sys.path.insert(0, os.path.abspath(options.app_dir or os.getcwd()))
+    try:
+        app = load_wsgi(options.app)
+    except LoadError as exc:
+        print(exc, file=sys.stderr)
+        return EXIT_NOT_LOADED
+    signal.signal(signal.SIGTERM, lambda *_: loop.stop())
+    try:
+        # The negotiation, answered in here, is the readiness.
+        loop.run(Handler(app, loop, options.root_path))
+    except ProtocolError as exc:
+        print("gatecrew: the gateway broke the protocol: %s" % exc, file=sys.stderr)
+        return EXIT_FAILED
+    except Exception:
+        traceback.print_exc()
+        return EXIT_FAILED
+    return 0
+
+
+def _prepare_streams():
+    """What is printed is a log line: whole lines, and any text."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
+    if sys.stderr is not None:
+        faulthandler.enable()
+
+
+def _take_socket():
+    fd = fcntl.fcntl(_SOCKET, fcntl.F_DUPFD_CLOEXEC, _MOVED)
+    try:
+        sock = socket.socket(fileno=fd)
+    except OSError:
+        os.close(fd)
+        raise
+    os.close(_SOCKET)
+    sock.setblocking(True)
+    return sock
