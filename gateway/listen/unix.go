@@ -53,14 +53,9 @@ func listenUnix(path string) (net.Listener, error) {
 		return nil, err
 	}
 	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
-		// The file that bind makes takes its mode from the socket, less the
-		// umask. Set here, it is never wider than it should be; setting the
-		// umask instead would change it for every goroutine.
-		var err error
-		if cerr := c.Control(func(fd uintptr) { err = unix.Fchmod(int(fd), socketMode) }); cerr != nil {
-			return cerr
-		}
-		return err
+		var modeErr error
+		err := c.Control(func(fd uintptr) { modeErr = narrow(fd) })
+		return errors.Join(err, modeErr)
 	}}
 	l, err := config.Listen(context.Background(), "unix", path)
 	if err != nil {
@@ -80,6 +75,11 @@ func listenUnix(path string) (net.Listener, error) {
 	}
 	return ul, nil
 }
+
+// narrow sets the mode that bind gives the socket's file, less the umask.
+// Before bind it is never wider than it should be; setting the umask instead
+// would change it for every goroutine.
+func narrow(fd uintptr) error { return unix.Fchmod(int(fd), socketMode) }
 
 // Close stops listening and removes the socket's name, unless that belongs to
 // somebody else by now.
