@@ -1,0 +1,160 @@
+package procpool
+
+import (
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// child is one process that leads a process group of its own.
+//
+// Its life has three parts: running; exited, when it is a zombie whose number
+// still is its own, so that its group can be signalled; reaped.
+type child struct {
+	pid int
+
+	// exited is closed when the process has ended. It has not been reaped.
+	exited chan struct{}
+
+	// mu keeps signals away from a number that may be a stranger's: no
+	// signal is sent after, or during, the reaping.
+	mu     sync.Mutex
+	reaped bool
+}
+
+// signal sends sig to the whole group. It does nothing when the leader has
+// been reaped.
+func (c *child) signal(sig syscall.Signal) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.reaped {
+		// ESRCH and EPERM (a member became another user) leave
+		// nothing that could be done about them.
+		_ = unix.Kill(-c.pid, sig)
+	}
+}
+
+// reap collects an exited process, after KILL to what is left of its group
+// unless spare is set. To be called once, after exited was closed.
+func (c *child) reap(spare bool) Exit {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !spare {
+		_ = unix.Kill(-c.pid, unix.SIGKILL)
+	}
+	c.reaped = true
+	return children.collect(c.pid)
+}
+
+// watch closes exited when the process has ended. It parks on the poller
+// when there is a pidfd, and else holds a thread.
+func (c *child) watch(pidfd int) {
+	defer close(c.exited)
+	if pidfd >= 0 && awaitPidfd(pidfd) {
+		return
+	}
+	var info unix.Siginfo
+	for unix.Waitid(unix.P_PID, c.pid, &info, unix.WEXITED|unix.WNOWAIT, nil) == unix.EINTR {
+	}
+}
+
+// awaitPidfd waits until the process has ended, without reaping it, and closes
+// pidfd. It returns false when the kernel can't do that (before 5.4).
+func awaitPidfd(pidfd int) bool {
+	f, err := pollable(pidfd, "pidfd")
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return false
+	}
+	supported := true
+	err = raw.Read(func(fd uintptr) bool {
+		var info unix.Siginfo
+		err := unix.Waitid(unix.P_PIDFD, int(fd), &info, unix.WEXITED|unix.WNOWAIT|unix.WNOHANG, nil)
+		if err == unix.EINTR || err == unix.EAGAIN {
+			return false
+		}
+		supported = err == nil
+		// Signo stays 0 while there is nothing to report.
+		return err != nil || info.Signo != 0
+	})
+	return err == nil && supported
+}
+
+// children are the processes that this one started and has not reaped. There
+// is one table, because there is one set of children for a process.
+var children = childTable{running: make(map[int]*child)}
+
+type childTable struct {
+	// mu makes reaping a process and forgetting its number one step, as the
+	// kernel may give the number to the next fork at once.
+	mu      sync.Mutex
+	running map[int]*child
+	// starting counts forks whose number isn't in running yet. Meanwhile
+	// nobody can tell an orphan from our own.
+	starting int
+	// sweep is poked when the answer to "whose is this pid?" may have
+	// changed. Nil until BecomeReaper.
+	sweep chan<- struct{}
+}
+
+// start has the spawner start a process and watches it.
+func (t *childTable) start(c Command, attr *syscall.ProcAttr) (*child, error) {
+	argv := c.Argv
+	if len(argv) == 0 {
+		argv = []string{c.Path}
+	}
+	if attr.Sys.Pdeathsig != 0 {
+		guards.ensure()
+	}
+	t.mu.Lock()
+	t.starting++
+	t.mu.Unlock()
+
+	reply := make(chan spawnResult, 1)
+	spawner() <- spawnJob{c.Path, argv, attr, reply}
+	res := <-reply
+
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.starting--
+	t.poke()
+	if res.err != nil {
+		return nil, res.err
+	}
+	ch := &child{pid: res.pid, exited: make(chan struct{})}
+	t.running[ch.pid] = ch
+	if attr.Sys.Pdeathsig != 0 {
+		guards.add(groupName(ch.pid))
+	}
+	go ch.watch(*attr.Sys.PidFD)
+	return ch, nil
+}
+
+// collect reaps pid, which has exited, and forgets it.
+func (t *childTable) collect(pid int) Exit {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	guards.remove(groupName(pid))
+	var ws syscall.WaitStatus
+	for {
+		_, err := syscall.Wait4(pid, &ws, 0, nil)
+		if err != syscall.EINTR {
+			break
+		}
+	}
+	delete(t.running, pid)
+	t.poke()
+	return exitOf(ws)
+}
+
+func (t *childTable) poke() {
+	select {
+	case t.sweep <- struct{}{}:
+	default: // nobody sweeps, or a sweep is due anyway
+	}
+}

@@ -1,0 +1,45 @@
+package procpool
+
+import (
+	"fmt"
+	"syscall"
+)
+
+// Command is a program and what it is started with.
+type Command struct {
+	// Path is the file to execute. PATH is not searched.
+	Path string
+	// Argv are the arguments with the program's name first. Empty means
+	// Path alone.
+	Argv []string
+	// Env is the whole environment as NAME=value; nothing is inherited.
+	Env []string
+	// Dir is the working directory; "" means the gateway's own.
+	Dir string
+}
+
+// Exit is how a process ended. The zero value is exit status 0.
+type Exit struct {
+	// Code is the exit status, 0 when a signal ended the process.
+	Code int
+	// Signal ended the process; 0 when it exited by itself.
+	Signal syscall.Signal
+}
+
+func exitOf(ws syscall.WaitStatus) Exit {
+	if ws.Signaled() {
+		return Exit{Signal: ws.Signal()}
+	}
+	return Exit{Code: ws.ExitStatus()}
+}
+
+// Success reports whether the process exited by itself with status 0.
+func (e Exit) Success() bool { return e == Exit{} }
+
+// String returns "exit status 4" or "signal: killed".
+func (e Exit) String() string {
+	if e.Signal != 0 {
+		return "signal: " + e.Signal.String()
+	}
+	return fmt.Sprintf("exit status %d", e.Code)
+}

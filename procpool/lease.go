@@ -1,0 +1,189 @@
+package procpool
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// Lease is the right to have one request on a worker. Its methods may be called
+// from any goroutine.
+type Lease struct {
+	pool *Pool
+	w    *worker
+
+	// Guarded by the pool's lock.
+	released, condemned bool
+}
+
+// Lease takes a slot of the least busy ready worker, or waits in the queue for
+// one. It fails with a *QueueError, with ErrClosed, or with ctx's cause; a nil
+// error obliges to Release.
+func (p *Pool) Lease(ctx context.Context) (*Lease, error) {
+	p.mu.Lock()
+	if p.phase != running {
+		p.mu.Unlock()
+		return nil, fmt.Errorf("procpool: %s: %w", p.cfg.Name, ErrClosed)
+	}
+	// Whoever waits comes first; when someone does, no slot is free.
+	if p.queue.len() == 0 {
+		if w := p.pick(); w != nil {
+			l := p.assign(w)
+			p.mu.Unlock()
+			return l, nil
+		}
+	}
+	waiter, err := p.queue.join()
+	if err == nil && p.queue.len() == 1 && p.target < p.max {
+		p.poke() // to see whether to grow
+	}
+	p.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	return p.queue.wait(ctx, waiter, func(err error) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.queue.leave(waiter, err)
+		if p.phase == draining && p.queue.len() == 0 {
+			p.poke()
+		}
+	})
+}
+
+// pick returns the ready worker with the fewest requests, the oldest of equals
+// so that the others can idle away. Nil when there is none.
+func (p *Pool) pick() *worker {
+	var best *worker
+	for _, w := range p.workers {
+		if w.state != Ready || w.lost || best != nil && w.inFlight >= best.inFlight {
+			continue
+		}
+		select {
+		case <-w.session.Done(): // not yet seen by the worker's goroutine
+			w.lost = true
+			p.poke()
+			continue
+		default:
+		}
+		best = w
+	}
+	return best
+}
+
+// assign gives w one more request.
+func (p *Pool) assign(w *worker) *Lease {
+	p.totals.Requests++
+	w.served++
+	w.inFlight++
+	w.settle(p.clk.now())
+	if w.limit > 0 && w.served >= w.limit && !w.worn {
+		w.worn = true
+		p.poke()
+	}
+	return &Lease{pool: p, w: w}
+}
+
+// dispatch gives free slots to those who wait.
+func (p *Pool) dispatch() {
+	for p.queue.len() > 0 {
+		w := p.pick()
+		if w == nil {
+			return
+		}
+		p.queue.serve(p.assign(w))
+	}
+}
+
+// Session returns the connection to the worker.
+func (l *Lease) Session() Session { return l.w.session }
+
+// Worker names the worker.
+func (l *Lease) Worker() WorkerInfo { return l.w.info }
+
+// Release gives the slot back, to the one who has waited longest. Further calls
+// do nothing.
+func (l *Lease) Release() {
+	p, w := l.pool, l.w
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if l.released {
+		return
+	}
+	l.released = true
+	if l.condemned {
+		w.stuck--
+	}
+	w.inFlight--
+	now := p.clk.now()
+	if w.inFlight == 0 {
+		w.idleSince = now
+	}
+	if !w.serving() {
+		p.poke() // it may have been the last one
+		return
+	}
+	if !w.proven && !closed(w.session.Done()) {
+		p.proven(w)
+	}
+	w.settle(now)
+	p.dispatch()
+	if p.phase == draining {
+		p.poke()
+	}
+}
+
+// Condemn says that the request is stuck. The worker gets no new one. Its other
+// requests have GracefulTimeout to end, then, or at once when there are none,
+// its process group gets TERM, and after StopGrace KILL. Release is still due.
+func (l *Lease) Condemn(reason string) {
+	p, w := l.pool, l.w
+	if p.condemn(l, reason) {
+		p.log.Warn("worker condemned", zap.Int("worker", w.info.Number), zap.Int("pid", w.info.PID), zap.String("reason", reason))
+	}
+}
+
+// condemn returns false when l's worker is going anyway.
+func (p *Pool) condemn(l *Lease, reason string) bool {
+	w := l.w
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if l.released || l.condemned {
+		return false
+	}
+	l.condemned = true
+	w.stuck++
+	p.poke()
+	if w.condemned || w.state >= Stopping {
+		return false
+	}
+	w.condemned, w.reason = true, reason
+	now := p.clk.now()
+	w.deadline = now.Add(p.cfg.GracefulTimeout)
+	w.enter(Draining, now)
+	return true
+}
+
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// proven notes that w does its work, which ends a back-off.
+func (p *Pool) proven(w *worker) {
+	w.proven = true
+	if p.backoff.failures > 0 {
+		p.backoff = backoff{}
+		p.poke()
+	}
+}
+
+// provenAfter is how long a worker without requests must have been ready to
+// count as proven.
+const provenAfter = 10 * time.Second

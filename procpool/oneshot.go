@@ -1,0 +1,142 @@
+package procpool
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// lingerTime is how long after its leader's exit a process group may keep
+// the request open: time to read what is still in the pipes.
+const lingerTime = 500 * time.Millisecond
+
+// RunnerConfig configures a Runner.
+type RunnerConfig struct {
+	// Name stands in errors and log lines.
+	Name string
+	// Max is how many processes may run at once. 0 means 32.
+	Max int
+	// QueueLength is how many may wait for a place. 0 means 100, a negative
+	// number that nobody waits.
+	QueueLength int
+	// QueueTimeout is how long each may wait. 0 means 10 s.
+	QueueTimeout time.Duration
+	// StopGrace is the time between TERM and KILL. 0 means 5 s.
+	StopGrace time.Duration
+	// KeepBackground lets processes live on that a program left behind when
+	// it exited. By default they are killed with their group.
+	KeepBackground bool
+	// Log gets a line for each process that had to be killed. Nil means no
+	// log.
+	Log *zap.Logger
+
+	clk *clock
+}
+
+// Runner starts one process per call, so many at a time.
+type Runner struct {
+	cfg   RunnerConfig
+	clk   clock
+	slots *Limiter
+
+	mu      sync.Mutex
+	running map[*Process]struct{}
+	closed  bool
+	ended   sync.WaitGroup
+}
+
+const defaultStopGrace = 5 * time.Second
+
+// NewRunner returns a Runner. It starts nothing.
+func NewRunner(cfg RunnerConfig) *Runner {
+	if cfg.Max <= 0 {
+		cfg.Max = 32
+	}
+	if cfg.StopGrace <= 0 {
+		cfg.StopGrace = defaultStopGrace
+	}
+	if cfg.Log == nil {
+		cfg.Log = zap.NewNop()
+	}
+	clk := realClock
+	if cfg.clk != nil {
+		clk = *cfg.clk
+	}
+	return &Runner{
+		cfg: cfg, clk: clk,
+		slots:   newLimiter(cfg.Name, cfg.Max, cfg.QueueLength, cfg.QueueTimeout, clk),
+		running: make(map[*Process]struct{}),
+	}
+}
+
+// Stats returns the present numbers: a process uses a slot until it has been
+// reaped and its group killed.
+func (r *Runner) Stats() LimiterStats { return r.slots.Stats() }
+
+// Start waits for a place and starts c, with pipes as its descriptors 0, 1 and 2
+// and no others. What it writes to descriptor 2 goes to stderr (nil discards it)
+// from one goroutine, all the time and however much it is: a Write must not
+// block. No Write comes after Process.Done.
+//
+// ctx bounds the wait for a place, not the process. Errors are a *QueueError,
+// ErrClosed, ErrStart, or ctx's cause. The caller must Close the Process.
+func (r *Runner) Start(ctx context.Context, c Command, stderr io.Writer) (*Process, error) {
+	if err := r.slots.Acquire(ctx); err != nil {
+		return nil, fmt.Errorf("procpool: %s: %w", r.cfg.Name, err)
+	}
+	if !r.enter() {
+		r.slots.Release()
+		return nil, fmt.Errorf("procpool: %s: %w", r.cfg.Name, ErrClosed)
+	}
+	p, err := startProcess(c, stderr, r.cfg.StopGrace, r.clk)
+	if err != nil {
+		r.slots.Release()
+		r.ended.Done()
+		return nil, err
+	}
+	r.mu.Lock()
+	r.running[p] = struct{}{}
+	closed := r.closed
+	r.mu.Unlock()
+	if closed { // Close has gone through the table already
+		p.Stop()
+	}
+	go func() {
+		defer r.ended.Done()
+		p.attend(r.cfg.KeepBackground, r.cfg.Log.With(zap.String("runner", r.cfg.Name), zap.Int("pid", p.Pid())))
+		r.mu.Lock()
+		delete(r.running, p)
+		r.mu.Unlock()
+		r.slots.Release()
+		close(p.done)
+	}()
+	return p, nil
+}
+
+// enter counts a process in, for Close to wait for, unless the runner is closed.
+func (r *Runner) enter() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return false
+	}
+	r.ended.Add(1)
+	return true
+}
+
+// Close refuses new processes, stops those that run and waits until they have
+// ended.
+func (r *Runner) Close() {
+	r.slots.Close()
+	r.mu.Lock()
+	r.closed = true
+	for p := range r.running {
+		p.Stop()
+	}
+	r.mu.Unlock()
+	r.ended.Wait()
+}

@@ -1,0 +1,69 @@
+package procpool
+
+import (
+	"fmt"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// BecomeReaper makes the process the parent of its orphaned descendants
+// (PR_SET_CHILD_SUBREAPER) and reaps them: a script that forks twice leaves no
+// zombie here, and none to a process 1 that doesn't care. It also starts the
+// guard when the program called GuardMain. A second call does nothing.
+//
+// It is for a main program: after it os/exec, and everything else that starts
+// processes by itself, may find that its child was reaped by somebody else.
+func BecomeReaper() error { return becomeReaper() }
+
+var becomeReaper = sync.OnceValue(func() error {
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("procpool: become subreaper: %w", os.NewSyscallError("prctl", err))
+	}
+	sweep := make(chan struct{}, 1)
+	children.mu.Lock()
+	children.sweep = sweep
+	children.mu.Unlock()
+	died := make(chan os.Signal, 1)
+	signal.Notify(died, syscall.SIGCHLD)
+	go func() {
+		for {
+			children.reapOrphans()
+			select {
+			case <-died:
+			case <-sweep:
+			}
+		}
+	}()
+	return guards.ensure()
+})
+
+// reapOrphans reaps zombies that aren't ours. One of ours, which waits for its
+// owner, or a fork under way stops it: both poke when they are through.
+func (t *childTable) reapOrphans() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for t.starting == 0 {
+		var info unix.Siginfo
+		err := unix.Waitid(unix.P_ALL, 0, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
+		if err == unix.EINTR {
+			continue
+		}
+		pid := siginfoPid(&info)
+		if err != nil || pid == 0 || t.running[pid] != nil {
+			return
+		}
+		_, _ = syscall.Wait4(pid, nil, syscall.WNOHANG, nil)
+	}
+}
+
+// siginfoPid returns si_pid, which package unix leaves unnamed: the first
+// field of the union that follows three ints and is aligned to a word.
+func siginfoPid(info *unix.Siginfo) int {
+	const offset = (3*4 + unsafe.Sizeof(uintptr(0)) - 1) &^ (unsafe.Sizeof(uintptr(0)) - 1)
+	return int(*(*int32)(unsafe.Add(unsafe.Pointer(info), offset)))
+}

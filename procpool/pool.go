@@ -1,0 +1,252 @@
+package procpool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// Config configures a Pool.
+type Config struct {
+	// Name stands in errors, log lines and the workers' environment.
+	Name string
+	// Command starts a worker. Its descriptor 3 is one end of a stream socket
+	// pair, the other end of which Attach is given; descriptor 0 is /dev/null,
+	// 1 and 2 are log lines. GATECREW_WORKER=NAME/NUMBER is added to Env.
+	Command Command
+
+	// Min and Max bound the number of workers. Equal, the pool is static;
+	// else it grows when requests wait and shrinks when workers idle. Max 0
+	// means Min; both 0 mean 1. With Min 0 and a Max all workers may idle
+	// away; Start still starts one, so that a fault shows at once.
+	Min, Max int
+	// ScaleDownAfter is how long a worker must have been idle before a
+	// dynamic pool ends one, and how far apart two such ends are. 0 means
+	// 60 s.
+	ScaleDownAfter time.Duration
+
+	// QueueLength is how many leases may wait. 0 means 100, a negative
+	// number that none does.
+	QueueLength int
+	// QueueTimeout is how long each may wait. 0 means 10 s.
+	QueueTimeout time.Duration
+
+	// MaxRequests is after how many requests a worker is replaced, plus a
+	// random part of MaxRequestsJitter. It serves until the replacement is
+	// ready, and ends what it has begun however long that takes. 0 means
+	// never. While replacing, the pool has up to a quarter (at least one)
+	// more workers than Max.
+	MaxRequests, MaxRequestsJitter int
+
+	// StartTimeout is how long a worker may take to be ready. 0 means 60 s.
+	StartTimeout time.Duration
+	// GracefulTimeout is how long a retired worker may take to exit after
+	// its last request, and how long the other requests on a condemned
+	// worker may still take. 0 means 30 s.
+	GracefulTimeout time.Duration
+	// StopGrace is the time between TERM and KILL. 0 means 5 s.
+	StopGrace time.Duration
+
+	// Attach negotiates on a new worker's socket. That it returns means that
+	// the worker can take requests. It must return when ctx ends. Required.
+	Attach func(ctx context.Context, w WorkerInfo, conn net.Conn) (Session, error)
+	// Log gets the workers' starts and ends. Nil means no log.
+	Log *zap.Logger
+	// Output gets each line that a worker writes to descriptor 1 ("stdout")
+	// or 2 ("stderr"), from two goroutines for each worker. It must not keep
+	// line. Nil means Log, at level info.
+	Output func(w WorkerInfo, stream string, line []byte)
+
+	clk *clock
+}
+
+// Session is what a pool needs to know of a connection to a worker.
+type Session interface {
+	// Capacity is how many requests the worker takes at once, at least 1.
+	Capacity() int
+	// CloseWrite tells the worker that no more requests come. It is called
+	// when none is in progress.
+	CloseWrite() error
+	// Close ends the connection.
+	Close() error
+	// Done is closed when the connection is of no more use.
+	Done() <-chan struct{}
+}
+
+// WorkerInfo names a worker.
+type WorkerInfo struct {
+	Pool string
+	// Number is the worker's place in the pool, from 1. A new worker takes
+	// the lowest that is free.
+	Number int
+	PID    int
+}
+
+// Pool is a set of like worker processes.
+//
+// One goroutine owns the workers' lives: starts, ends, size. Leases go by it:
+// what they need is under mu, so that taking a free slot is a lock, a look and
+// no switch of goroutine.
+type Pool struct {
+	cfg Config
+	log *zap.Logger
+	clk clock
+
+	wake      chan struct{} // a hint to the owner to look again
+	startOnce sync.Once
+	ready     chan struct{} // closed when the first worker became ready
+	failed    chan struct{} // closed when a worker failed to start and none had been ready
+	done      chan struct{} // closed when the owner has ended
+
+	// mu guards everything below and the fields of all workers. It covers
+	// queue and slots together, so that a slot that becomes free goes to the
+	// longest waiter in one step. Nothing that can block is done under it.
+	mu       sync.Mutex
+	phase    phase
+	workers  []*worker
+	queue    waitQueue[*Lease]
+	min, max int
+	target   int
+	lastDown time.Time // when the pool last shrank by itself
+	backoff  backoff
+	failure  *StartFailure
+	totals   Totals
+	lastExit map[int]string // by worker number
+}
+
+// phase is how far a pool's end has come.
+type phase uint8
+
+const (
+	running  phase = iota
+	draining       // no new leases; queued and running requests end
+	closing        // everything is stopped
+)
+
+// New returns a pool. It starts nothing, and leases wait, until Start.
+func New(cfg Config) (*Pool, error) {
+	if cfg.Attach == nil {
+		return nil, errors.New("procpool: new pool: Attach is required")
+	}
+	if cfg.Max == 0 {
+		cfg.Min = max(cfg.Min, 1)
+		cfg.Max = cfg.Min
+	}
+	if cfg.Min < 0 || cfg.Max < cfg.Min {
+		return nil, fmt.Errorf("procpool: new pool: %d to %d workers: the maximum is below the minimum", cfg.Min, cfg.Max)
+	}
+	cfg.QueueLength, cfg.QueueTimeout = queueDefaults(cfg.QueueLength, cfg.QueueTimeout)
+	for _, d := range []struct {
+		value *time.Duration
+		zero  time.Duration
+	}{
+		{&cfg.ScaleDownAfter, time.Minute},
+		{&cfg.StartTimeout, time.Minute},
+		{&cfg.GracefulTimeout, 30 * time.Second},
+		{&cfg.StopGrace, defaultStopGrace},
+	} {
+		if *d.value <= 0 {
+			*d.value = d.zero
+		}
+	}
+	clk := realClock
+	if cfg.clk != nil {
+		clk = *cfg.clk
+	}
+	log := cfg.Log
+	if log == nil {
+		log = zap.NewNop()
+	}
+	log = log.With(zap.String("pool", cfg.Name))
+	if cfg.Output == nil {
+		cfg.Output = func(w WorkerInfo, stream string, line []byte) {
+			log.Info(string(line), zap.Int("worker", w.Number), zap.Int("pid", w.PID), zap.String("stream", stream))
+		}
+	}
+	return &Pool{
+		cfg: cfg, log: log, clk: clk,
+		wake: make(chan struct{}, 1), ready: make(chan struct{}), failed: make(chan struct{}), done: make(chan struct{}),
+		queue: newWaitQueue[*Lease](cfg.Name, cfg.QueueLength, cfg.QueueTimeout, clk),
+		min:   cfg.Min, max: cfg.Max, target: max(1, cfg.Min),
+		lastExit: make(map[int]string),
+	}, nil
+}
+
+// Start begins to start workers. It does not wait for them.
+func (p *Pool) Start() { p.startOnce.Do(func() { go p.own() }) }
+
+// Ready is closed when a worker is ready for the first time.
+func (p *Pool) Ready() <-chan struct{} { return p.ready }
+
+// Failed is closed when a worker has failed to start before any was ready.
+// Failure says why. The pool keeps trying.
+func (p *Pool) Failed() <-chan struct{} { return p.failed }
+
+// Resize changes both bounds by delta, with at least one worker left. Workers
+// that are too many end what they have begun.
+func (p *Pool) Resize(delta int) {
+	p.mu.Lock()
+	p.max = max(1, p.max+delta)
+	p.min = min(max(1, p.min+delta), p.max)
+	p.target = max(p.min, min(p.target+delta, p.max))
+	low, high := p.min, p.max
+	p.poke()
+	p.mu.Unlock()
+	p.log.Info("pool resized", zap.Int("min", low), zap.Int("max", high))
+}
+
+// Drain ends the pool without losing a request: no new lease is given, those
+// that wait are still served, and workers exit when they have nothing left to
+// do. When ctx ends first the rest is stopped as by Close, and ctx's cause
+// returned.
+func (p *Pool) Drain(ctx context.Context) error {
+	p.end(draining)
+	select {
+	case <-p.done:
+		return nil
+	case <-ctx.Done():
+		p.Close()
+		return context.Cause(ctx)
+	}
+}
+
+// Close ends the pool quickly: waiting leases fail with ErrClosed, workers get
+// TERM and after StopGrace KILL. It waits for their end.
+func (p *Pool) Close() {
+	p.end(closing)
+	// KILL can't fail, but a process in uninterruptible sleep takes it late.
+	const patience = 5 * time.Second
+	late, stop := p.clk.after(p.cfg.StopGrace + patience)
+	defer stop()
+	select {
+	case <-p.done:
+	case <-late:
+		p.log.Error("workers have not ended after KILL", zap.Int("workers", p.Stats().Workers()))
+	}
+}
+
+func (p *Pool) end(to phase) {
+	p.startOnce.Do(func() { close(p.done) }) // never started: nothing to end
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.phase = max(p.phase, to)
+	select {
+	case <-p.done:
+		p.queue.fail(ErrClosed)
+	default:
+		p.poke()
+	}
+}
+
+// poke has the owner look at the pool again.
+func (p *Pool) poke() {
+	select {
+	case p.wake <- struct{}{}:
+	default: // it will look anyway
+	}
+}

@@ -1,0 +1,105 @@
+package procpool
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// spawnJob is one process for the spawner to start.
+type spawnJob struct {
+	path  string
+	argv  []string
+	attr  *syscall.ProcAttr
+	reply chan<- spawnResult
+}
+
+type spawnResult struct {
+	pid int
+	err error
+}
+
+// spawner returns the queue of the one thread that starts every process.
+//
+// PR_SET_PDEATHSIG fires when the *thread* that forked ends, not when its
+// process does (golang.org/issue/27505), and the Go runtime ends threads when
+// it likes. So all children come from one goroutine that is locked to its
+// thread and never returns.
+var spawner = sync.OnceValue(func() chan<- spawnJob {
+	jobs := make(chan spawnJob)
+	go func() {
+		runtime.LockOSThread()
+		for job := range jobs {
+			pid, err := forkExec(job.path, job.argv, job.attr)
+			job.reply <- spawnResult{pid, err}
+		}
+	}()
+	return jobs
+})
+
+// forkExec starts a process, waiting out ETXTBSY: a file that was just
+// written is "busy" until every fork that copied the writer's descriptor has
+// reached its exec (golang.org/issue/22315). That takes milliseconds, and a
+// file that is busy for longer is being written to.
+func forkExec(path string, argv []string, attr *syscall.ProcAttr) (int, error) {
+	for delay := time.Millisecond; ; delay *= 2 {
+		pid, err := syscall.ForkExec(path, argv, attr)
+		if err != syscall.ETXTBSY || delay > 128*time.Millisecond {
+			return pid, err
+		}
+		time.Sleep(delay)
+	}
+}
+
+// spawn starts c with files as its descriptors 0, 1, 2, … and nothing else,
+// as the leader of a new process group. The files stay the caller's.
+func spawn(c Command, files ...uintptr) (*child, error) {
+	pidfd := -1
+	ch, err := children.start(c, &syscall.ProcAttr{
+		Dir: c.Dir, Env: c.Env, Files: files,
+		Sys: &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL, PidFD: &pidfd},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("procpool: %w: %w", ErrStart, &os.PathError{Op: "exec", Path: c.Path, Err: err})
+	}
+	return ch, nil
+}
+
+// pipe returns a pipe whose one end is a plain blocking descriptor for a
+// child and whose other is ours, on the poller. reading says that we read.
+func pipe(reading bool) (ours *os.File, theirs int, err error) {
+	var fds [2]int
+	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
+		return nil, -1, fmt.Errorf("procpool: %w: %w", ErrStart, os.NewSyscallError("pipe2", err))
+	}
+	mine, theirs := fds[0], fds[1]
+	if !reading {
+		mine, theirs = theirs, mine
+	}
+	f, err := pollable(mine, "pipe")
+	if err != nil {
+		_ = unix.Close(theirs)
+		return nil, -1, err
+	}
+	return f, theirs, nil
+}
+
+// pollable makes a file of fd, on which reads and writes park a goroutine
+// rather than a thread, and can have deadlines. It takes fd over.
+func pollable(fd int, name string) (*os.File, error) {
+	if err := unix.SetNonblock(fd, true); err != nil {
+		_ = unix.Close(fd)
+		return nil, fmt.Errorf("procpool: %w: %w", ErrStart, os.NewSyscallError("fcntl", err))
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// devNull is /dev/null for children, opened once.
+var devNull = sync.OnceValues(func() (int, error) {
+	return unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
+})

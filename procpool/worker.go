@@ -1,0 +1,193 @@
+package procpool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// worker is one process of a pool. The pool's lock guards its fields, but for
+// those set before the process is started or, as info and session, before the
+// worker is ready.
+type worker struct {
+	info    WorkerInfo
+	state   State
+	since   time.Time // of the state
+	started time.Time
+	limit   int // requests after which it is worn out; 0 is never
+
+	child   *child // nil until started
+	session Session
+	cancel  context.CancelCauseFunc // of Attach
+
+	capacity  int
+	inFlight  int
+	stuck     int // those of inFlight that were condemned
+	served    int
+	idleSince time.Time
+
+	proven    bool // it has done its work, or stood ready for long enough
+	worn      bool // it is to be replaced
+	lost      bool // its connection ended
+	condemned bool
+	told      bool // CloseWrite was called
+	killed    bool
+	gone      bool // dead, and its goroutine is through
+
+	deadline time.Time // in Draining: when patience ends
+	reason   string    // why it was drained or stopped
+	failure  error     // why it never became ready
+}
+
+// run is a worker's life as its own goroutine sees it.
+func (p *Pool) run(w *worker) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	p.mu.Lock()
+	w.cancel = cancel
+	p.mu.Unlock()
+	var last tail
+	conn, output, err := p.startWorker(w, func(stream string, line []byte) {
+		last.add(line)
+		p.cfg.Output(w.info, stream, line)
+	})
+	if err != nil {
+		p.exited(w, Exit{}, err)
+		p.buried(w, Exit{}, nil)
+		return
+	}
+	attached := make(chan struct{})
+	go func() {
+		defer close(attached)
+		if p.attach(ctx, w, conn) {
+			last.close()
+			p.watch(w)
+		}
+	}()
+	<-w.child.exited
+	cancel(errors.New("the worker exited"))
+	exit := w.child.reap(false)
+	p.exited(w, exit, nil)
+	_ = conn.Close()
+	<-attached
+	if w.session != nil {
+		_ = w.session.Close()
+	}
+	output.finish()
+	p.buried(w, exit, last.all())
+}
+
+// attach makes a started worker ready. It returns false when that failed.
+func (p *Pool) attach(ctx context.Context, w *worker, conn net.Conn) bool {
+	session, err := p.cfg.Attach(ctx, w.info, conn)
+	if err != nil {
+		_ = conn.Close()
+		p.attachFailed(w, err)
+		return false
+	}
+	return p.attached(w, session)
+}
+
+// watch waits for the end of w's connection.
+func (p *Pool) watch(w *worker) {
+	select {
+	case <-w.session.Done():
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		w.lost = true
+		p.poke()
+	case <-w.child.exited:
+	}
+}
+
+// attached makes w ready, unless it was stopped meanwhile.
+func (p *Pool) attached(w *worker, session Session) bool {
+	now := p.clk.now()
+	// Before the first request can write its own lines.
+	p.log.Info("worker ready", zap.Int("worker", w.info.Number), zap.Int("pid", w.info.PID),
+		zap.Int("capacity", session.Capacity()), zap.Duration("took", now.Sub(w.started)))
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	w.session = session
+	w.capacity = max(1, session.Capacity())
+	if !w.enter(Ready, now) {
+		return false
+	}
+	w.idleSince = now
+	if !closed(p.ready) {
+		close(p.ready)
+	}
+	p.dispatch()
+	p.poke()
+	return true
+}
+
+// attachFailed stops w. A worker that failed for a reason of its own is about
+// to exit with a status that says more, so it gets a moment for that.
+func (p *Pool) attachFailed(w *worker, err error) {
+	moment, stop := p.clk.after(lingerTime)
+	defer stop()
+	select {
+	case <-w.child.exited:
+		return
+	case <-moment:
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if w.state == Starting {
+		w.failure = fmt.Errorf("negotiation failed: %w", err)
+		p.poke()
+	}
+}
+
+// exited notes the end of w's process, or that there never was one (startErr).
+func (p *Pool) exited(w *worker, exit Exit, startErr error) {
+	p.mu.Lock()
+	now := p.clk.now()
+	expected := w.state == Draining && w.inFlight == w.stuck || w.state == Stopping && !w.lost && w.failure == nil
+	if w.state == Starting {
+		w.failure = startErr
+		if startErr == nil {
+			w.failure = errors.New(exit.String())
+		}
+	}
+	if !expected {
+		p.totals.Deaths++
+		if !w.proven {
+			p.backoff.failed(w.started, now, p.clk.random)
+		}
+	}
+	w.enter(Dead, now)
+	p.lastExit[w.info.Number] = exit.String()
+	failure, reason, served, inFlight, retry := w.failure, w.reason, w.served, w.inFlight, p.backoff.wait(now)
+	p.poke()
+	p.mu.Unlock()
+
+	log := p.log.With(zap.Int("worker", w.info.Number), zap.Int("pid", w.info.PID), zap.Int("served", served))
+	switch {
+	case failure != nil:
+		log.Error("worker failed to start", zap.Error(failure), zap.Duration("retry", retry))
+	case expected:
+		log.Info("worker ended", zap.Stringer("exit", exit), zap.String("reason", reason))
+	default:
+		log.Warn("worker died", zap.Stringer("exit", exit), zap.String("reason", reason), zap.Int("lost", inFlight))
+	}
+}
+
+// buried is the last word on w, when all its output has been read.
+func (p *Pool) buried(w *worker, exit Exit, output []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	w.gone = true
+	if w.failure != nil {
+		p.failure = &StartFailure{Worker: w.info, At: p.clk.now(), Err: w.failure, Exit: exit, Output: output}
+		if !closed(p.ready) && !closed(p.failed) {
+			close(p.failed)
+		}
+	}
+	p.poke()
+}

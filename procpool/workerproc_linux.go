@@ -1,0 +1,124 @@
+package procpool
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// startWorker starts the process of w and the reading of its output.
+func (p *Pool) startWorker(w *worker, line func(stream string, line []byte)) (net.Conn, *workerOutput, error) {
+	null, err := devNull()
+	if err != nil {
+		return nil, nil, fmt.Errorf("procpool: %w: /dev/null: %w", ErrStart, err)
+	}
+	conn, theirs, err := socketPair()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer unix.Close(theirs)
+	output, out, errout, err := newWorkerOutput(line)
+	if err != nil {
+		_ = conn.Close()
+		return nil, nil, err
+	}
+	defer unix.Close(out)
+	defer unix.Close(errout)
+
+	c := p.cfg.Command
+	c.Env = append(c.Env[:len(c.Env):len(c.Env)], fmt.Sprintf("GATECREW_WORKER=%s/%d", p.cfg.Name, w.info.Number))
+	ch, err := spawn(c, uintptr(null), uintptr(out), uintptr(errout), uintptr(theirs))
+	if err != nil {
+		_ = conn.Close()
+		output.close()
+		return nil, nil, err
+	}
+	p.mu.Lock()
+	w.child, w.info.PID = ch, ch.pid
+	unwanted := w.state == Stopping // ordered while it was being started
+	p.mu.Unlock()
+	if unwanted {
+		ch.signal(syscall.SIGKILL)
+	}
+	output.read()
+	return conn, output, nil
+}
+
+// socketPair returns a connection and the descriptor of its other end.
+func socketPair() (net.Conn, int, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, -1, fmt.Errorf("procpool: %w: %w", ErrStart, os.NewSyscallError("socketpair", err))
+	}
+	f := os.NewFile(uintptr(fds[0]), "worker")
+	conn, err := net.FileConn(f) // has a duplicate
+	_ = f.Close()
+	if err != nil {
+		_ = unix.Close(fds[1])
+		return nil, -1, fmt.Errorf("procpool: %w: %w", ErrStart, err)
+	}
+	return conn, fds[1], nil
+}
+
+// workerOutput reads a worker's descriptors 1 and 2 into lines.
+type workerOutput struct {
+	files   [2]*os.File
+	lines   [2]*Lines
+	readers sync.WaitGroup
+	ended   chan struct{} // closed when both have been read to their end
+}
+
+// newWorkerOutput makes the pipes; out and errout are the worker's ends.
+func newWorkerOutput(line func(stream string, line []byte)) (o *workerOutput, out, errout int, err error) {
+	o = &workerOutput{ended: make(chan struct{})}
+	if o.files[0], out, err = pipe(true); err != nil {
+		return nil, -1, -1, err
+	}
+	if o.files[1], errout, err = pipe(true); err != nil {
+		_ = o.files[0].Close()
+		_ = unix.Close(out)
+		return nil, -1, -1, err
+	}
+	for i, stream := range []string{"stdout", "stderr"} {
+		o.lines[i] = NewLines(func(b []byte) { line(stream, b) })
+	}
+	return o, out, errout, nil
+}
+
+// read begins to read.
+func (o *workerOutput) read() {
+	for i := range o.files {
+		o.readers.Go(func() {
+			drain(o.files[i], o.lines[i])
+			o.lines[i].Flush()
+		})
+	}
+	go func() {
+		o.readers.Wait()
+		close(o.ended)
+	}()
+}
+
+// finish reads what a dead worker left in the pipes. A process that left its
+// group may hold them open: it is not waited for.
+func (o *workerOutput) finish() {
+	timer := time.NewTimer(lingerTime)
+	defer timer.Stop()
+	select {
+	case <-o.ended:
+	case <-timer.C:
+	}
+	o.close()
+	<-o.ended
+}
+
+func (o *workerOutput) close() {
+	for _, f := range o.files {
+		_ = f.Close()
+	}
+}
