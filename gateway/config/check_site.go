@@ -262,10 +262,11 @@ func (c *checker) fastcgi(at string, f *FastCGI) {
 // fastcgiRoot checks and completes what depends on root.
 func (c *checker) fastcgiRoot(at string, f *FastCGI) {
 	if f.Root == "" {
-		for _, key := range []string{"index", "extensions"} {
-			if c.written(at + "." + key) {
-				c.fault(at+"."+key, "it needs root", "write root: with the folder of the scripts")
-			}
+		if len(f.Index) > 0 {
+			c.fault(at+".index", "it needs root", "write root: with the folder of the scripts")
+		}
+		if len(f.Extensions) > 0 {
+			c.fault(at+".extensions", "it needs root", "write root: with the folder of the scripts")
 		}
 		if f.Static {
 			c.fault(at+".static", "it needs root", "write root: with the folder of the files")

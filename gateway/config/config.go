@@ -260,10 +260,10 @@ type FastCGI struct {
 	Root string `yaml:"root,omitempty"`
 	// Index are the scripts that stand for a folder. Only with Root.
 	// Default: [index.php] with Root.
-	Index []string `yaml:"index,omitempty"`
+	Index []string `yaml:"index"`
 	// Extensions are the names' ends that make a file a script, dot
 	// included. Only with Root. Default: [.php] with Root.
-	Extensions []string `yaml:"extensions,omitempty"`
+	Extensions []string `yaml:"extensions"`
 	// Static serves the files below Root that are not scripts. Only with
 	// Root. Default: true with Root.
 	Static bool `yaml:"static"`

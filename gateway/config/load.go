@@ -13,9 +13,10 @@ import (
 	"github.com/goccy/go-yaml/parser"
 )
 
-// Load reads a configuration file. The error is of type Faults and holds
-// everything that is wrong with the file; then there is no Config.
-func Load(path string) (*Config, error) {
+// Load reads a configuration file, and puts settings for the whole gateway over
+// what it says. The error is of type Faults and holds everything that is wrong
+// with either; then there is no Config.
+func Load(path string, over ...Setting) (*Config, error) {
 	data, err := os.ReadFile(path)
 	if err == nil && Size(len(data)) > maxFile {
 		err = fmt.Errorf("it is larger than %v bytes", maxFile)
@@ -31,14 +32,14 @@ func Load(path string) (*Config, error) {
 	if err != nil {
 		return nil, Faults{{File: path, Message: err.Error()}}
 	}
-	return load(path, abs, data)
+	return load(path, abs, data, over)
 }
 
 // maxFile is far above any configuration that a person wrote.
 const maxFile = Size(8 << 20)
 
 // load is Load for a file that was read; abs is where it lies.
-func load(name, abs string, data []byte) (*Config, error) {
+func load(name, abs string, data []byte, over []Setting) (*Config, error) {
 	tree, err := parse(data)
 	if err != nil {
 		return nil, Faults{syntaxFault(name, err)}
@@ -54,8 +55,13 @@ func load(name, abs string, data []byte) (*Config, error) {
 		ast.Walk(d, doc.Body)
 		d.document(doc.Body, cfg)
 	}
-	c := &checker{cfg: cfg, dir: filepath.Dir(abs), file: abs, origins: d.origins, faults: d.faults}
-	c.whole = position{file: name}
+	c := &checker{
+		cfg: cfg, dir: filepath.Dir(abs), file: abs, whole: position{file: name},
+		origins: d.origins, names: map[string]string{}, faults: d.faults,
+	}
+	for _, s := range over {
+		c.set(s, "", nil)
+	}
 	return c.finish()
 }
 

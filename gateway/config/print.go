@@ -19,6 +19,24 @@ func (c *Config) YAML() ([]byte, error) {
 		yaml.WithComment(comments), yaml.IndentSequence(true), yaml.UseSingleQuote(false))
 }
 
+// MarshalYAML writes pass_authorization for routes that can have it, and then
+// also when it is false.
+func (r *Route) MarshalYAML() (any, error) {
+	out := struct {
+		Path              string   `yaml:"path"`
+		Static            *Static  `yaml:"static,omitempty"`
+		CGI               *CGI     `yaml:"cgi,omitempty"`
+		FastCGI           *FastCGI `yaml:"fastcgi,omitempty"`
+		Pool              string   `yaml:"pool,omitempty"`
+		RootPath          string   `yaml:"root_path,omitempty"`
+		PassAuthorization *bool    `yaml:"pass_authorization,omitempty"`
+	}{r.Path, r.Static, r.CGI, r.FastCGI, r.Pool, r.RootPath, nil}
+	if r.Pool != "" {
+		out.PassAuthorization = &r.PassAuthorization
+	}
+	return out, nil
+}
+
 // markDefaults collects a comment for each single value that was not written.
 func (c *Config) markDefaults(v reflect.Value, path, yamlPath string, comments yaml.CommentMap) {
 	switch {

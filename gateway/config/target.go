@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
-	"slices"
 	"strings"
 )
 
@@ -24,24 +23,6 @@ type Run struct {
 	Static []string
 	// Settings are values over the defaults.
 	Settings []Setting
-}
-
-// Setting is a value that a flag or a variable gives.
-type Setting struct {
-	// Name is how it was given, for faults: --workers or $WEB_CONCURRENCY.
-	Name string
-	// Keys are where the value goes, as in a file, below what the target is:
-	// pool.workers, cgi.max or fastcgi.max_connections; else route.root_path,
-	// site.hosts or, for the whole, limits.max_body. Those of other targets
-	// are passed over.
-	Keys []string
-	// Values are the elements of a list, the NAME=VALUE pairs of a mapping,
-	// or one value.
-	Values []string
-	// Ambient is a setting that may be meant for other programs too, such as
-	// a variable of the platform: it is no fault when the target has no use
-	// for it.
-	Ambient bool
 }
 
 // targetPool is the name of the pool of a Run.
@@ -255,72 +236,5 @@ func (c *checker) statics(statics []string, site *Site) {
 		st.setDefaults()
 		site.Routes = append(site.Routes, &Route{Path: url, Static: st})
 		c.origins[path+".static"] = position{}
-	}
-}
-
-// place is a value that settings go into.
-type place struct {
-	value reflect.Value
-	path  string
-}
-
-// set puts a setting where it belongs.
-func (c *checker) set(s Setting, kind string, places map[string]place) {
-	for _, key := range s.Keys {
-		start, rest, _ := strings.Cut(key, ".")
-		p, ok := places[start]
-		switch {
-		case ok:
-		case slices.Contains([]string{"pool", "cgi", "fastcgi"}, start):
-			continue // what another target would be
-		default:
-			p, rest = place{reflect.ValueOf(c.cfg).Elem(), ""}, key
-		}
-		if start == "route" && kind != "pool" {
-			continue
-		}
-		v, path := p.value, p.path
-		for name := range strings.SplitSeq(rest, ".") {
-			v, _ = field(v, name)
-			path = join(path, name)
-		}
-		c.names[path] = s.Name
-		c.origins[path] = position{}
-		c.assign(v, s)
-		return
-	}
-	if !s.Ambient {
-		c.faults = append(c.faults, at(fault("it does not apply to this target, which is "+targetNames[kind], "leave it out"), position{}, s.Name))
-	}
-}
-
-var targetNames = map[string]string{"pool": "a WSGI application", "cgi": "CGI", "fastcgi": "a FastCGI address"}
-
-func (c *checker) assign(v reflect.Value, s Setting) {
-	report := func(err error) { c.faults = append(c.faults, at(err, position{}, s.Name)) }
-	switch {
-	case isScalar(v.Type()):
-		if err := setText(v, s.Values[len(s.Values)-1]); err != nil {
-			report(err)
-		}
-	case v.Kind() == reflect.Slice:
-		list := reflect.MakeSlice(v.Type(), len(s.Values), len(s.Values))
-		for i, text := range s.Values {
-			if err := setText(list.Index(i), text); err != nil {
-				report(err)
-			}
-		}
-		v.Set(list)
-	case v.Kind() == reflect.Map:
-		pairs := map[string]string{}
-		for _, text := range s.Values {
-			name, value, ok := strings.Cut(text, "=")
-			if !ok {
-				report(fault(fmt.Sprintf("%q is not NAME=VALUE", text), "write --pass-env "+text+" to pass on what is set already"))
-				continue
-			}
-			pairs[name] = value
-		}
-		v.Set(reflect.ValueOf(pairs))
 	}
 }
