@@ -19,9 +19,8 @@ const maxArgs = 1024
 // command line at all, for a query with a broken escape, a NUL, more than 1,024
 // words, or a word that begins with "-", which an interpreter could take for
 // an option (CVE-2012-1823).
-func QueryArgs(r *http.Request) []string {
-	query := r.URL.RawQuery
-	if query == "" || r.Method != http.MethodGet && r.Method != http.MethodHead ||
+func QueryArgs(method, query string) []string {
+	if query == "" || method != http.MethodGet && method != http.MethodHead ||
 		strings.IndexByte(query, '=') >= 0 || strings.Count(query, "+") >= maxArgs {
 		return nil
 	}
