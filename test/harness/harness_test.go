@@ -114,3 +114,24 @@ func TestProcesses(t *testing.T) {
 		t.Error("a dead process counts as alive")
 	}
 }
+
+func TestStartFPM(t *testing.T) {
+	f := StartFPM(t, 2, 0)
+	if !strings.Contains(f.Log(), "ready to handle connections") {
+		t.Errorf("log:\n%s", f.Log())
+	}
+}
+
+func TestFixtures(t *testing.T) {
+	dir := CGIDir(t)
+	out, err := exec.Command(dir + "/env").Output()
+	if err != nil || !strings.HasPrefix(string(out), "Content-Type: application/json\n\n{") {
+		t.Errorf("the C program answers %q, %v", out, err)
+	}
+	site := Django(t)
+	for _, path := range []string{"/db.sqlite3", "/static/admin/css/base.css"} {
+		if _, err := os.Stat(site + path); err != nil {
+			t.Error(err)
+		}
+	}
+}
