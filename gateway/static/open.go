@@ -73,8 +73,11 @@ func openError(name string, err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return missing(name)
-	case !errors.As(err, &errno), errno == unix.EXDEV:
-		// os.Root's own error: the path leads out of the directory.
+	case errors.Is(err, fs.ErrClosed):
+		return fmt.Errorf("static: %w", err)
+	case !errors.As(err, &errno):
+		// What remains without a number is os.Root's own error: the path
+		// leads out of the directory.
 		return fmt.Errorf("static: %q: %w: %v", name, fs.ErrPermission, err)
 	case errno == unix.ENOTDIR, errno == unix.ENAMETOOLONG, errno == unix.ELOOP, errno == unix.ENXIO, errno == unix.ENODEV:
 		return missing(name)
