@@ -163,7 +163,7 @@ func checkLine(number int, line []byte) error {
 		return badLine(number, line, "a space before the colon%s", guess(number, line))
 	}
 	for _, c := range line[:colon] {
-		if !isToken(c) {
+		if !tokenBytes[c] {
 			return badLine(number, line, "%q in a field name%s", c, guess(number, line))
 		}
 	}
@@ -292,10 +292,13 @@ func isDigits(s string) bool {
 	return s != ""
 }
 
-// isToken reports whether c may stand in a field name (RFC 9110, section 5.6.2).
-func isToken(c byte) bool {
-	return isAlnum(c) || strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0
-}
+// tokenBytes says which bytes may stand in a field name (RFC 9110, section 5.6.2).
+var tokenBytes = func() (table [256]bool) {
+	for c := range table {
+		table[c] = isAlnum(byte(c)) || strings.IndexByte("!#$%&'*+-.^_`|~", byte(c)) >= 0
+	}
+	return table
+}()
 
 func badLine(number int, line []byte, format string, args ...any) error {
 	return malformed("line %d, %s: %s", number, quote(string(line)), fmt.Sprintf(format, args...))

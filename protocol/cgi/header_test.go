@@ -1,7 +1,6 @@
 package cgi
 
 import (
-	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -157,7 +156,7 @@ func BenchmarkFieldVariable(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				if _, ok := fieldVariable(name, false); !ok {
-					b.Fatal(fmt.Sprintf("%s is not passed", name))
+					b.Fatalf("%s is not passed", name)
 				}
 			}
 		})
