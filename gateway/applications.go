@@ -8,9 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"sync"
-	"time"
 
 	"go.uber.org/zap"
 
@@ -74,6 +72,9 @@ func poolConfig(name string, p *config.Pool, workerDir string, log *zap.Logger) 
 		MaxRequests: p.MaxRequests, MaxRequestsJitter: p.MaxRequestsJitter,
 		StartTimeout: p.StartTimeout, GracefulTimeout: p.GracefulTimeout,
 		Log: log,
+		Output: func(w procpool.WorkerInfo, _ string, line []byte) {
+			log.Named(w.Pool + "/" + strconv.Itoa(w.Number)).Info(string(line))
+		},
 		Attach: func(ctx context.Context, _ procpool.WorkerInfo, conn net.Conn) (procpool.Session, error) {
 			return backend.Attach(ctx, fcgi.NewConn(conn, fcgi.Options{}))
 		},
@@ -119,33 +120,21 @@ func (a *applications) start() {
 	}
 }
 
-// failurePoll is how often a pool that has no worker yet is asked why.
-const failurePoll = 50 * time.Millisecond
-
 // awaitReady waits until each pool has a worker. A pool that can't start one
 // is given up with an error when failFast is set; else it is left to keep
 // trying, which its own log tells about.
 func (a *applications) awaitReady(ctx context.Context, failFast bool) error {
 	for name, p := range a.pools {
-		ticker := time.NewTicker(failurePoll)
-		defer ticker.Stop()
-		for ready := false; !ready; {
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-p.Ready():
-				ready = true
-			case <-ticker.C:
-				f := p.Failure()
-				if f == nil {
-					continue
-				}
-				if failFast {
-					return bootError(name, f.Exit.Code, f.Err, strings.Join(f.Output, "\n"))
-				}
-				a.log.Error("pool has no worker yet and is served as soon as it has one", zap.String("pool", name), zap.Error(f.Err))
-				ready = true
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-p.Ready():
+		case <-p.Failed():
+			f := p.Failure()
+			if failFast {
+				return bootError(name, f)
 			}
+			a.log.Error("pool has no worker yet; it is served as soon as it has one", zap.String("pool", name), zap.Error(f.Err))
 		}
 	}
 	return nil

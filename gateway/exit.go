@@ -1,8 +1,10 @@
 package gateway
 
 import (
-	"errors"
 	"fmt"
+	"strings"
+
+	"gatecrew/procpool"
 )
 
 // Exit statuses that scripts around the gateway may rely on; 3 and 4 are
@@ -26,20 +28,15 @@ func (e *startError) Unwrap() error { return e.err }
 // ExitCode is the exit status of the process.
 func (e *startError) ExitCode() int { return e.code }
 
-// bootError makes the error for a pool that has no worker. status is the exit
-// status of the last one.
-func bootError(pool string, status int, cause error, output string) error {
-	if cause == nil {
-		cause = errors.New("unknown reason")
-	}
-	code := exitBootFailed
-	what := "no worker of pool %s could start: %w"
-	if status == exitAppFailed {
+// bootError makes the error for a pool that has no worker.
+func bootError(pool string, f *procpool.StartFailure) error {
+	code, what := exitBootFailed, "no worker of pool %s could start: %w"
+	if f.Exit.Code == exitAppFailed {
 		code, what = exitAppFailed, "the application of pool %s could not be loaded: %w"
 	}
-	err := fmt.Errorf(what, pool, cause)
-	if output != "" {
-		err = fmt.Errorf("%w\n\n%s", err, output)
+	err := fmt.Errorf(what, pool, f.Err)
+	if len(f.Output) > 0 {
+		err = fmt.Errorf("%w\n\n%s", err, strings.Join(f.Output, "\n"))
 	}
 	return &startError{code: code, err: err}
 }

@@ -25,7 +25,6 @@ import (
 	"gatecrew/gateway/listen"
 	"gatecrew/gateway/site"
 	"gatecrew/gateway/spool"
-	"gatecrew/procpool"
 )
 
 // Options is what a Gateway is told beside its configuration.

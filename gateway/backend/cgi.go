@@ -58,7 +58,9 @@ func (c *CGI) Open(ctx context.Context, req *protocol.Request) (protocol.Exchang
 		x.feeding.Add(1)
 		go x.feed(req.Stdin)
 	}
-	return &cgiWatch{newWatch(ctx, x, c.Timeout, nil), process}, nil
+	w := newWatch(x, c.Timeout, nil)
+	w.follow(ctx)
+	return &cgiWatch{w, process}, nil
 }
 
 // command is the program, its arguments and its environment.
@@ -76,7 +78,7 @@ func (c *CGI) command(req *protocol.Request) (procpool.Command, error) {
 		command.Path, command.Argv = interpreter, []string{interpreter, script}
 	}
 	if c.QueryArguments {
-		command.Argv = append(command.Argv, cgi.QueryArguments(req.Get("QUERY_STRING"))...)
+		command.Argv = append(command.Argv, cgi.QueryArgs(req.Get("REQUEST_METHOD"), req.Get("QUERY_STRING"))...)
 	}
 	return command, nil
 }
@@ -134,8 +136,8 @@ func (x *cgiExchange) Read(p []byte) (int, error) {
 		x.ended = true
 		return 0, io.EOF
 	}
-	if state := x.process.State(); state.Signaled() || x.strict && state.ExitCode() != 0 {
-		return 0, &protocol.Error{Kind: protocol.Died, Err: fmt.Errorf("the script ended with %s", state)}
+	if exit := x.process.State(); exit.Signal != 0 || x.strict && exit.Code != 0 {
+		return 0, &protocol.Error{Kind: protocol.Died, Err: fmt.Errorf("the script ended with %s", exit)}
 	}
 	x.ended = true
 	return 0, io.EOF

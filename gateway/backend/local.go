@@ -48,7 +48,7 @@ func (l *Local) Open(ctx context.Context, req *protocol.Request) (protocol.Excha
 	if err != nil {
 		return nil, err
 	}
-	x.watch = newWatch(ctx, x.Stream, l.Timeout, func() {
+	x.watch = newWatch(x.Stream, l.Timeout, func() {
 		lease.Condemn(fmt.Sprintf("no answer for %s", l.Timeout))
 	})
 	return x, nil

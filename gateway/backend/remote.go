@@ -80,7 +80,7 @@ func (r *Remote) Open(ctx context.Context, req *protocol.Request) (protocol.Exch
 		}
 		x.Stream, err = conn.Open(ctx, req, x.ended)
 		if err == nil {
-			x.watch = newWatch(ctx, x.Stream, r.timeout, nil)
+			x.watch = newWatch(x.Stream, r.timeout, nil)
 			return x, nil
 		}
 		if !kept || !unseen(err) {

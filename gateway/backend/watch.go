@@ -33,15 +33,19 @@ type watch struct {
 var epoch = time.Now()
 
 // newWatch starts to watch x. silence 0 means no limit.
-func newWatch(ctx context.Context, x protocol.Exchange, silence time.Duration, expired func()) *watch {
+func newWatch(x protocol.Exchange, silence time.Duration, expired func()) *watch {
 	w := &watch{Exchange: x, silence: silence, expired: expired}
 	if silence > 0 {
 		// The field must be set before the timer can fire and read it.
 		w.timer = time.AfterFunc(time.Hour, w.check)
 		w.timer.Reset(silence)
 	}
-	w.detach = context.AfterFunc(ctx, func() { w.end(protocol.ClientGone) })
 	return w
+}
+
+// follow ends the exchange with ctx, for one that doesn't do so itself.
+func (w *watch) follow(ctx context.Context) {
+	w.detach = context.AfterFunc(ctx, func() { w.end(protocol.ClientGone) })
 }
 
 // check runs when the timer fires. One timer per exchange, moved only here,
@@ -88,7 +92,9 @@ func (w *watch) Read(p []byte) (int, error) {
 // Close stops watching and closes the exchange.
 func (w *watch) Close() error {
 	w.once.Do(func() {
-		w.detach()
+		if w.detach != nil {
+			w.detach()
+		}
 		if w.timer != nil {
 			w.timer.Stop()
 		}

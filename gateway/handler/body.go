@@ -41,8 +41,14 @@ func (h *Handler) body(x *exchange, r *http.Request, route *site.Route) (*body, 
 		return nil, bodyFailure(err)
 	}
 	r.ContentLength = whole.Len()
-	return &body{reader: whole, whole: whole}, nil
+	return &body{reader: sized{whole}, whole: whole}, nil
 }
+
+// sized tells a protocol how long a body is, so that a small one can travel
+// with its request.
+type sized struct{ *spool.Body }
+
+func (s sized) Len() int { return int(s.Body.Len()) }
 
 // bodyFailure says whose fault it was that a body could not be read.
 func bodyFailure(err error) error {
