@@ -229,8 +229,9 @@ func (l *Log) Lost() (lines uint64, lastErr error) {
 }
 
 // Reopen writes what is pending to the old file and opens the path anew, for
-// log rotation by renaming. When that fails the old file stays in use. It does
-// nothing for standard output and "off".
+// log rotation by renaming. When that fails the old file stays in use. It waits
+// for a write that is under way, and does nothing for standard output and
+// "off".
 func (l *Log) Reopen() error {
 	if l.path == "" {
 		return nil
@@ -241,6 +242,13 @@ func (l *Log) Reopen() error {
 	}
 	l.fileMu.Lock()
 	defer l.fileMu.Unlock()
+	l.mu.Lock()
+	closed := l.closed
+	l.mu.Unlock()
+	if closed {
+		_ = f.Close()
+		return fmt.Errorf("accesslog: reopen: %w", os.ErrClosed)
+	}
 	l.flushLocked()
 	old := l.file
 	l.file, l.torn = f, false

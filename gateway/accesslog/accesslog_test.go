@@ -125,6 +125,12 @@ func TestReopenAfterRename(t *testing.T) {
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Reopen(); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("Reopen after Close: %v", err)
+	}
 	if got := strings.Count(read(t, path+".2"), "\n"); got != 2 {
 		t.Errorf("%d lines in the file that stayed in use", got)
 	}
