@@ -49,6 +49,9 @@ func TestReadAroundTheBorders(t *testing.T) {
 	for _, memory := range []int64{0, 1, chunkSize - 1, chunkSize, chunkSize + 1, 3 * chunkSize} {
 		for _, size := range []int{0, 1, 2, chunkSize - 1, chunkSize, chunkSize + 1, 2 * chunkSize, 3*chunkSize - 1, 3 * chunkSize, 3*chunkSize + 1, 7*chunkSize + 5} {
 			for kind, wrap := range readers {
+				if kind == "one byte" && size > chunkSize+1 {
+					continue // says nothing more and takes long
+				}
 				for _, known := range []int64{-1, int64(size)} {
 					name := fmt.Sprintf("memory %d, size %d, %s, known %d", memory, size, kind, known)
 					s := NewStore(Config{Dir: t.TempDir(), Memory: memory, Quota: -1})
