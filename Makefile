@@ -18,7 +18,7 @@ build: ## build bin/gatecrew, one static binary
 
 run: build ## serve examples/ on loopback; PORT=8000
 	@echo 'Open http://127.0.0.1:$(PORT)/ in a browser; Ctrl-C stops.'
-	@cd examples && exec ../bin/gatecrew serve -c gatecrew.yaml --bind 127.0.0.1:$(PORT)
+	@exec bin/gatecrew serve -c examples/gatecrew.yaml --bind 127.0.0.1:$(PORT)
 
 setup: ## install what the tests need (Debian packages, .build/venv)
 	@test/setup.sh
