@@ -1,6 +1,7 @@
 package handler
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -61,7 +62,7 @@ func bodyFailure(err error) error {
 		return err
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
 		return &failure{status: http.StatusRequestTimeout, text: "The request body did not arrive in time.", closing: true, cause: err}
-	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF), isNetwork(err):
+	case errors.Is(err, context.Canceled), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF), isNetwork(err):
 		return &protocol.Error{Kind: protocol.ClientGone, Unseen: true, Err: err}
 	}
 	return &failure{status: http.StatusBadRequest, text: "The request body is malformed.", closing: true, cause: err}
