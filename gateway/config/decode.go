@@ -352,14 +352,20 @@ func join(path, key string) string {
 // suggest is a hint for a name that is not known: the nearest known one, or
 // all of them when none is near.
 func suggest(name string, known []string) string {
+	if near := Nearest(name, known); near != "" {
+		return "did you mean " + near + "?"
+	}
+	return "known here: " + strings.Join(known, ", ")
+}
+
+// Nearest returns the known name that was likely meant by one that is not, or
+// "" when none is near.
+func Nearest(name string, known []string) string {
 	best, distance := "", min(3, (len(name)+1)/2)+1
 	for _, k := range known {
 		if n := smetrics.WagnerFischer(strings.ToLower(name), k, 1, 1, 1); n < distance {
 			best, distance = k, n
 		}
 	}
-	if best != "" {
-		return "did you mean " + best + "?"
-	}
-	return "known here: " + strings.Join(known, ", ")
+	return best
 }

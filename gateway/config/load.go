@@ -99,9 +99,9 @@ func (c *checker) finish() (*Config, error) {
 		slices.SortStableFunc(c.faults, func(a, b Fault) int {
 			return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 		})
-		// A value that is merged into several places is wrong once.
+		// A value that goes to several places is wrong once.
 		return nil, slices.CompactFunc(c.faults, func(a, b Fault) bool {
-			return a.Line > 0 && a.Line == b.Line && a.Column == b.Column && a.Message == b.Message
+			return a.Line == b.Line && a.Column == b.Column && a.Message == b.Message && (a.Line > 0 || a.Path == b.Path)
 		})
 	}
 	c.cfg.origins = c.origins

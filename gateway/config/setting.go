@@ -12,10 +12,10 @@ import (
 type Setting struct {
 	// Name is how it was given, for faults: --workers or $WEB_CONCURRENCY.
 	Name string
-	// Keys are where the value goes, as in a file, below what the target is:
-	// pool.workers, cgi.max or fastcgi.max_connections; else route.root_path,
-	// site.hosts or, for the whole, limits.max_body. Those of other targets
-	// are passed over.
+	// Keys are where the value goes. For the whole gateway they are as in a
+	// file, limits.max_body; ForTarget also knows those of its target,
+	// pool.workers, cgi.max, fastcgi.root, route.root_path and site.hosts.
+	// Keys of other targets are passed over.
 	Keys []string
 	// Values are the elements of a list, the NAME=VALUE pairs of a mapping,
 	// or one value.
@@ -35,18 +35,16 @@ type place struct {
 // set puts a setting where it belongs. kind and places are those of a Run;
 // without them only keys of the whole gateway have a place.
 func (c *checker) set(s Setting, kind string, places map[string]place) {
+	applies := s.Ambient
 	for _, key := range s.Keys {
 		start, rest, _ := strings.Cut(key, ".")
 		p, ok := places[start]
 		switch {
-		case ok:
-		case slices.Contains([]string{"pool", "cgi", "fastcgi"}, start):
+		case ok && (start != "route" || kind == "pool"):
+		case slices.Contains([]string{"pool", "cgi", "fastcgi", "route"}, start):
 			continue // what another target would be
 		default:
 			p, rest = place{reflect.ValueOf(c.cfg).Elem(), ""}, key
-		}
-		if start == "route" && kind != "pool" {
-			continue
 		}
 		v, path := p.value, p.path
 		for name := range strings.SplitSeq(rest, ".") {
@@ -57,9 +55,9 @@ func (c *checker) set(s Setting, kind string, places map[string]place) {
 		c.names[path] = s.Name
 		c.origins[path] = position{}
 		c.assign(v, s)
-		return
+		applies = true
 	}
-	if !s.Ambient {
+	if !applies {
 		c.faults = append(c.faults, at(fault("it does not apply to this target, which is "+targetNames[kind], "leave it out"), position{}, s.Name))
 	}
 }

@@ -119,8 +119,9 @@ func (c *checker) targetHint(target string) string {
 		return "for a FastCGI application write fcgi+unix:PATH"
 	case called && strings.Contains(rest, "("):
 		return "a factory is called without arguments: " + module + ":factory()"
-	case !called && appModule.MatchString(target+":app"):
-		return fmt.Sprintf("for a Python application write %s:app, with the name of its callable", target)
+	}
+	if _, err := os.Stat(strings.ReplaceAll(target, ".", "/") + ".py"); err == nil {
+		return fmt.Sprintf("for the Python application write %s:app, with the name of its callable", target)
 	}
 	return "write module:callable, a WSGI file, a folder of CGI scripts, a script, fcgi://HOST:PORT or fcgi+unix:PATH"
 }

@@ -1,0 +1,189 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"gatecrew/gateway/config"
+)
+
+// flag is one row of the table of flags that set a value of the configuration.
+// Each is also a variable: --max-body is $GATECREW_MAX_BODY. A flag on the
+// command line wins over a variable.
+type flag struct {
+	name  string
+	short string
+	// value is what stands for its value in the help; a list when it ends in
+	// "...": then the flag may be repeated, and commas separate the values
+	// of the variable. Empty for a flag without a value.
+	value string
+	usage string
+	// keys are the fields of the configuration that it sets, see
+	// config.Setting; none for part of the target.
+	keys []string
+	// sets is what a flag without a value sets.
+	sets string
+	// env is another variable that is read after its own.
+	env string
+}
+
+// staticFlag and interfaceFlag are part of the target rather than settings.
+var (
+	staticFlag    = flag{name: "static", value: "URL=DIR...", usage: "serve the files of a folder below a path"}
+	interfaceFlag = flag{name: "interface", value: "wsgi|cgi", usage: "what a file is (default: see above)"}
+)
+
+// flags are in the order in which someone needs them.
+var flags = []flag{
+	{name: "bind", short: "b", value: "ADDRESS...", usage: "HOST:PORT, unix:PATH or fd://N (default: 127.0.0.1:8000)", keys: []string{"listen"}},
+	{name: "workers", short: "w", value: "N|MIN:MAX|auto", usage: "worker processes, also $WEB_CONCURRENCY (default: 2)", keys: []string{"pool.workers"}, env: "WEB_CONCURRENCY"},
+	{name: "threads", value: "N", usage: "requests that a worker serves at a time (default: 1)", keys: []string{"pool.threads"}},
+	{name: "timeout", short: "t", value: "TIME", usage: "longest silence of an application (default: 30s; FastCGI 60s)", keys: []string{"pool.timeout", "cgi.timeout", "fastcgi.timeout"}},
+	{name: "graceful-timeout", value: "TIME", usage: "time to end the requests in progress (default: 30s)", keys: []string{"graceful_timeout", "pool.graceful_timeout"}},
+	{name: "max-requests", value: "N", usage: "requests after which a worker is replaced (default: 0, never)", keys: []string{"pool.max_requests"}},
+	{name: "max-requests-jitter", value: "N", usage: "up to this many more, at random (default: 0)", keys: []string{"pool.max_requests_jitter"}},
+	{name: "start-timeout", value: "TIME", usage: "time for a worker to load the application (default: 60s)", keys: []string{"pool.start_timeout"}},
+	{name: "python", value: "PROGRAM", usage: "(default: of $VIRTUAL_ENV, .venv, venv, else python3)", keys: []string{"pool.python"}},
+	{name: "chdir", value: "DIR", usage: "folder to run in (default: this one; CGI the script's)", keys: []string{"pool.chdir", "cgi.chdir"}},
+	{name: "env", short: "e", value: "NAME=VALUE...", usage: "set a variable of the application", keys: []string{"pool.env", "cgi.env"}},
+	{name: "pass-env", value: "NAME...", usage: "pass on a variable of this environment, or PREFIX*", keys: []string{"pool.pass_env", "cgi.pass_env"}},
+	staticFlag,
+	interfaceFlag,
+	{name: "root-path", value: "PATH", usage: "prefix that a proxy in front has removed", keys: []string{"route.root_path"}},
+	{name: "root", value: "DIR", usage: "folder of a FastCGI application's scripts", keys: []string{"fastcgi.root"}},
+	{name: "index", value: "NAME...", usage: "file that stands for a folder (default: index.php with --root)", keys: []string{"fastcgi.index", "cgi.index"}},
+	{name: "max-processes", value: "N", usage: "CGI processes at once (default: 16)", keys: []string{"cgi.max"}},
+	{name: "max-connections", value: "N", usage: "connections to a FastCGI application (default: 5)", keys: []string{"fastcgi.max_connections"}},
+	{name: "queue-length", value: "N", usage: "requests that may wait (default: 512)", keys: []string{"pool.queue_length", "cgi.queue_length", "fastcgi.queue_length"}},
+	{name: "queue-timeout", value: "TIME", usage: "how long a request may wait (default: 10s)", keys: []string{"pool.queue_timeout", "cgi.queue_timeout", "fastcgi.queue_timeout"}},
+	{name: "max-body", value: "SIZE", usage: "largest request body (default: 1g)", keys: []string{"limits.max_body"}},
+	{name: "keep-alive", value: "TIME", usage: "how long an idle connection is kept (default: 75s)", keys: []string{"limits.idle_timeout"}},
+	{name: "server-name", value: "HOST...", usage: "host name for SERVER_NAME", keys: []string{"site.hosts"}},
+	{name: "no-replay", usage: "no second worker for a request that one may have seen", keys: []string{"pool.replay_idempotent"}, sets: "false"},
+	{name: "no-buffer-requests", usage: "hand a request body on as it arrives", keys: []string{"pool.buffer_requests"}, sets: "false"},
+	{name: "pass-authorization", usage: "hand the Authorization field to CGI scripts", keys: []string{"cgi.pass_authorization"}, sets: "true"},
+	{name: "access-log", value: "-|off|FILE", usage: "a line for each request (default: -, standard output)", keys: []string{"log.access"}},
+	{name: "access-log-format", value: "combined|json", usage: "(default: combined)", keys: []string{"log.access_format"}},
+	{name: "log-level", value: "LEVEL", usage: "debug, info, warn or error (default: info)", keys: []string{"log.level"}},
+	{name: "log-format", value: "console|json", usage: "(default: console)", keys: []string{"log.format"}},
+}
+
+func (f *flag) list() bool { return strings.HasSuffix(f.value, "...") }
+
+// variable is the name of the flag's environment variable.
+func variable(name string) string {
+	return "GATECREW_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
+}
+
+// cli makes the library's flag. Values stay text: config reads them, so that
+// they are written the same way in a file.
+func (f *flag) cli() cli.Flag {
+	var aliases []string
+	if f.short != "" {
+		aliases = []string{f.short}
+	}
+	switch {
+	case f.value == "":
+		return &cli.BoolFlag{Name: f.name, Aliases: aliases}
+	case f.list():
+		return &cli.StringSliceFlag{Name: f.name, Aliases: aliases}
+	}
+	return &cli.StringFlag{Name: f.name, Aliases: aliases}
+}
+
+// flagHelp is a line for each flag, or two when it is long.
+func flagHelp(which func(*flag) bool) string {
+	var b strings.Builder
+	for i := range flags {
+		f := &flags[i]
+		if !which(f) {
+			continue
+		}
+		short := "    "
+		if f.short != "" {
+			short = "-" + f.short + ", "
+		}
+		name := strings.TrimSpace("--" + f.name + " " + f.value)
+		if len(name) > 26 {
+			fmt.Fprintf(&b, "  %s%s\n%33s%s\n", short, name, "", f.usage)
+		} else {
+			fmt.Fprintf(&b, "  %s%-27s%s\n", short, name, f.usage)
+		}
+	}
+	return b.String()
+}
+
+// whole reports whether a flag is about the gateway as a whole, and so may
+// stand over a configuration file too.
+func (f *flag) whole() bool {
+	if len(f.keys) == 0 {
+		return false
+	}
+	start, _, _ := strings.Cut(f.keys[0], ".")
+	return !slices.Contains([]string{"pool", "cgi", "fastcgi", "route", "site"}, start)
+}
+
+// cliFlags are the flags of a command.
+func cliFlags(which func(*flag) bool) []cli.Flag {
+	var out []cli.Flag
+	for i := range flags {
+		if which(&flags[i]) {
+			out = append(out, flags[i].cli())
+		}
+	}
+	return out
+}
+
+// settings are what the command line and the environment say.
+func settings(c *cli.Context, which func(*flag) bool) []config.Setting {
+	var out []config.Setting
+	for i := range flags {
+		f := &flags[i]
+		if !which(f) || len(f.keys) == 0 {
+			continue
+		}
+		name, values := f.given(c)
+		if values == nil {
+			continue
+		}
+		out = append(out, config.Setting{Name: name, Keys: f.keys, Values: values, Ambient: strings.HasPrefix(name, "$")})
+	}
+	return out
+}
+
+// given is how a flag was given, as --NAME or as $VARIABLE, and its values;
+// nil when it was not.
+func (f *flag) given(c *cli.Context) (name string, values []string) {
+	if c.IsSet(f.name) {
+		switch name = "--" + f.name; {
+		case f.list():
+			return name, c.StringSlice(f.name)
+		case f.value != "":
+			return name, []string{c.String(f.name)}
+		case c.Bool(f.name):
+			return name, []string{f.sets}
+		}
+		return "", nil
+	}
+	name = variable(f.name)
+	value := os.Getenv(name)
+	if value == "" && f.env != "" {
+		name = f.env
+		value = os.Getenv(name)
+	}
+	switch {
+	case value == "":
+		return "", nil
+	case f.list():
+		return "$" + name, strings.Split(value, ",")
+	case f.value != "":
+		return "$" + name, []string{value}
+	case value == "1" || value == "true":
+		return "$" + name, []string{f.sets}
+	}
+	return "", nil
+}
