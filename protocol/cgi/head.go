@@ -132,9 +132,6 @@ func scanHead(buf []byte, atEOF, nph bool) (n, fields int, err error) {
 			}
 			fields++
 		}
-		if n >= MaxHead {
-			break
-		}
 	}
 	switch {
 	case len(buf) >= MaxHead:

@@ -172,8 +172,9 @@ func TestHeadLimits(t *testing.T) {
 	if _, n, err := ParseHead(append(head, body...), false); n != MaxHead || err != nil {
 		t.Errorf("%d, %v", n, err)
 	}
+	crlf := append(head[:MaxHead-1:MaxHead-1], "\r\n"...)
 	head = append([]byte("A"), head...)
-	for _, buf := range [][]byte{head, append(head, body...)} {
+	for _, buf := range [][]byte{head, append(head, body...), crlf} {
 		if _, n, err := ParseHead(buf, false); n != 0 || protocol.KindOf(err) != protocol.Malformed {
 			t.Errorf("one byte more, %d in all: %d, %v", len(buf), n, err)
 		}

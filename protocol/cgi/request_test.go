@@ -15,6 +15,12 @@ func TestClass06NUL(t *testing.T) {
 			t.Errorf("%q: status %d, want 400", target, status)
 		}
 	}
+	// Where the path is not what the target says, after a rewrite.
+	r := httptest.NewRequest("GET", "/", nil)
+	r.URL.Path = "/a\x00b"
+	if got := statusOf(t, CheckRequest(r)); got != 400 {
+		t.Errorf("in the decoded path: status %d, want 400", got)
+	}
 	// In a query it stays escaped.
 	if status, got := raw(t, addr, "GET /?a=%00 HTTP/1.1\r\nHost: h\r\n\r\n"); status != 200 || got["QUERY_STRING"] != "a=%00" {
 		t.Errorf("in a query: status %d, %q", status, got["QUERY_STRING"])

@@ -29,7 +29,7 @@ func tree(t testing.TB) (dir string, rv *Resolver) {
 		"A.PHP": 0o755, "noext": 0o755, ".php": 0o755, ".hidden.php": 0o755, ".git/x.php": 0o755, "page.html": 0o644,
 		"sub/index.php": 0o644, "sub/deep/s.php": 0o644, "html/index.html": 0o644, "html/index.php": 0o644,
 		"empty/readme.txt": 0o644, "İ/ẞ.php": 0o644, "\u212a.php": 0o644, // the Kelvin sign, which lower-cases to k
-		"a b.php": 0o644, "x.php/y.php": 0o644, "sp%61ce.php": 0o644,
+		"a b.php": 0o644, "x.php/y.php": 0o644, "dirs/index.html/x": 0o644, "dirs/index.php": 0o644, "sp%61ce.php": 0o644,
 	} {
 		file := filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
@@ -88,6 +88,7 @@ func TestResolve(t *testing.T) {
 		{"/", "index.php", "/index.php", "", "/usr/bin/php-cgi"},
 		{"", "index.php", "/index.php", "", "/usr/bin/php-cgi"},
 		{"/sub/", "sub/index.php", "/sub/index.php", "", "/usr/bin/php-cgi"},
+		{"/dirs/", "dirs/index.php", "/dirs/index.php", "", "/usr/bin/php-cgi"}, // index.html is a directory there
 		{"/sub/deep/..", "sub/index.php", "/sub/index.php", "", "/usr/bin/php-cgi"},
 	} {
 		want := Script{filepath.Join(dir, c.file), c.name, c.info, c.interpreter}
