@@ -7,6 +7,7 @@
 """
 
 import ast
+import difflib
 import importlib
 import importlib.machinery
 import importlib.util
@@ -103,7 +104,7 @@ def _evaluate(name, module, expression):
             found = getattr(found, part)
         except AttributeError:
             where = "the module" if i == 0 else repr(".".join(path[:i]))
-            raise LoadError(_say(name, "%s has no attribute %r" % (where, part), _candidates(module))) from None
+            raise LoadError(_say(name, "%s has no attribute %r" % (where, part), _candidates(module, part))) from None
     what = ".".join(path)
     if arguments is not None:
         found = _call(name, found, what, *arguments)
@@ -196,13 +197,12 @@ def _kind(value):
     return "None" if value is None else "of type %s" % type(value).__name__
 
 
-def _candidates(module):
+def _candidates(module, wanted=""):
     """A next step: the names of module that may be what was meant."""
-    names = [
-        n for n, v in vars(module).items()
-        if not n.startswith("_") and callable(v)
-        and (getattr(v, "__module__", None) == module.__name__ or not isinstance(v, type) and not inspect.isroutine(v))
-    ]
+    callables = {n: v for n, v in vars(module).items() if callable(v) and not n.startswith("_")}
+    names = difflib.get_close_matches(wanted, callables, 1) or [
+        n for n, v in callables.items() if getattr(v, "__module__", None) == module.__name__
+    ] or list(callables)
     if not names:
         return "define one; %s has nothing that can be called" % module.__name__
     return "name one of the callables that %s has: %s" % (module.__name__, ", ".join(names[:20]))

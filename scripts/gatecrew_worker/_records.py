@@ -70,7 +70,8 @@ def encode_pairs(pairs):
 
 
 def decode_pairs(block, into):
-    """Adds the pairs encoded in block to the dictionary into, as latin-1 text.
+    """Adds the pairs encoded in block to the dictionary into, as latin-1 text,
+    and returns it. Raises ProtocolError.
 
     One decode of the whole block and slices of its text are quicker than a
     decode per string. A slice past the end is short rather than an error, so
@@ -105,3 +106,4 @@ def decode_pairs(block, into):
         pos = size + 1
     if pos != size:
         raise ProtocolError("name-value pairs: cut in the middle of a pair")
+    return into

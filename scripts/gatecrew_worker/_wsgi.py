@@ -12,7 +12,7 @@ from gatecrew_worker._streams import Errors, FileWrapper, Input
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
-_STATUS = re.compile(r"[2-9][0-9][0-9] [^\x00-\x1f\x7f]*", re.ASCII)
+_STATUS = re.compile(r"[2-9][0-9][0-9] [\t\x20-\x7e\x80-\xff]*")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # RFC 9110, section 5.5
 

@@ -1,0 +1,233 @@
+"""The gateway's side of the wire, for tests: a real worker process on a
+socket pair, and a client that says and checks every record."""
+
+import os
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+
+SCRIPTS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+APPS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "apps")
+
+sys.path.insert(0, SCRIPTS)
+
+from gatecrew_worker import _records as rec  # noqa: E402
+
+# The worker gets its socket as descriptor 3. That number has to be taken here,
+# so that it isn't one which subprocess uses for itself.
+while os.open(os.devnull, os.O_RDONLY) < 3:
+    pass
+
+DEADLINE = 20  # seconds for anything to happen
+
+
+class Answer:
+    """What came back for one request."""
+
+    def __init__(self):
+        self.stdout = b""
+        self.stderr = b""
+        self.app_status = None
+        self.protocol_status = None
+
+    @property
+    def head(self):
+        return self.stdout.partition(b"\r\n\r\n")[0].decode("latin-1")
+
+    @property
+    def status(self):
+        return self.headers["Status"]
+
+    @property
+    def headers(self):
+        return dict(line.split(": ", 1) for line in self.head.split("\r\n"))
+
+    @property
+    def body(self):
+        return self.stdout.partition(b"\r\n\r\n")[2]
+
+    @property
+    def errors(self):
+        return self.stderr.decode("utf-8")
+
+
+def params(path="/", method="GET", **more):
+    pairs = {
+        "GATEWAY_INTERFACE": "CGI/1.1", "SERVER_NAME": "example.org", "SERVER_PORT": "80",
+        "SERVER_PROTOCOL": "HTTP/1.1", "REQUEST_METHOD": method, "REQUEST_SCHEME": "http",
+        "SCRIPT_NAME": "", "PATH_INFO": path, "QUERY_STRING": "", "REMOTE_ADDR": "127.0.0.1",
+    }
+    pairs.update(more)
+    return rec.encode_pairs((n.encode("latin-1"), v.encode("latin-1")) for n, v in pairs.items())
+
+
+class Worker:
+    """A worker process. window is what it may send before it is granted more;
+    0 talks plain FastCGI to it, without negotiation."""
+
+    def __init__(self, app="applications:checked", *args, threads=1, window=131072, cwd=APPS, ready=True, env=None):
+        near, far = socket.socketpair()
+        near.settimeout(DEADLINE)
+        self.sock = near
+        self.window = window
+        self.values = {}
+        self.answers = {}
+        self.granted_input = {}
+        self._unread = b""
+        self._log = tempfile.TemporaryFile()
+        self.process = subprocess.Popen(
+            [sys.executable, "-W", "error", os.path.join(SCRIPTS, "gatecrew_worker"), app,
+             "--interface", "wsgi", "--threads", str(threads), *args],
+            stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, cwd=cwd, env=env,
+            pass_fds=(3,), preexec_fn=lambda: os.dup2(far.fileno(), 3))
+        far.close()
+        if ready and window:
+            self.negotiate()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.sock.close()
+        try:
+            self.process.wait(DEADLINE)
+        finally:
+            self.process.kill()
+            self.process.wait()
+            self._log.close()
+
+    @property
+    def log(self):
+        """What the process has written to its descriptors 1 and 2."""
+        return os.pread(self._log.fileno(), 1 << 20, 0).decode("utf-8")
+
+    def wait(self):
+        return self.process.wait(DEADLINE)
+
+    def await_log(self, text):
+        deadline = time.monotonic() + DEADLINE
+        while text not in self.log:
+            if time.monotonic() > deadline:
+                raise AssertionError("%r never appeared in the log:\n%s" % (text, self.log))
+            time.sleep(0.01)
+
+    # -- What the gateway says ----------------------------------------------
+
+    def send(self, data):
+        self.sock.sendall(data)
+
+    def negotiate(self):
+        self.send(rec.record(rec.GET_VALUES, 0, rec.encode_pairs([
+            (b"FCGI_MAX_CONNS", b""), (b"FCGI_MAX_REQS", b""), (b"FCGI_MPXS_CONNS", b""),
+            (b"GATECREW_FLOW", b"1"), (b"GATECREW_WINDOW", b"%d" % self.window)])))
+        kind, request_id, content = self.record()
+        if (kind, request_id) != (rec.GET_VALUES_RESULT, 0):
+            raise AssertionError("answer to GET_VALUES: type %d, id %d\n%s" % (kind, request_id, self.log))
+        rec.decode_pairs(content, self.values)
+
+    def begin(self, request_id=1, block=None, stdin=b"", more=False, **named):
+        """Begins a request; stdin must fit into the window. more leaves the
+        body open."""
+        if block is None:
+            block = params(**named)
+        data = rec.record(rec.BEGIN_REQUEST, request_id, b"\0\1\1\0\0\0\0\0")
+        for i in range(0, len(block), 65535):
+            data += rec.record(rec.PARAMS, request_id, block[i:i + 65535])
+        data += rec.record(rec.PARAMS, request_id)
+        self.answers[request_id] = Answer()
+        self.granted_input[request_id] = 0
+        self.send(data + self._stdin(request_id, stdin) + (b"" if more else rec.record(rec.STDIN, request_id)))
+
+    @staticmethod
+    def _stdin(request_id, data):
+        return b"".join(rec.record(rec.STDIN, request_id, data[i:i + 65535]) for i in range(0, len(data), 65535))
+
+    def stdin(self, data, request_id=1):
+        self.send(self._stdin(request_id, data) if data else rec.record(rec.STDIN, request_id))
+
+    def abort(self, request_id=1):
+        self.send(rec.record(rec.ABORT_REQUEST, request_id))
+
+    def grant(self, increment, request_id=1):
+        self.send(rec.credit(request_id, increment))
+
+    # -- What comes back ----------------------------------------------------
+
+    def _exactly(self, n):
+        while len(self._unread) < n:
+            data = self.sock.recv(1 << 16)
+            if not data:
+                raise EOFError("the worker closed the connection\n" + self.log)
+            self._unread += data
+        data, self._unread = self._unread[:n], self._unread[n:]
+        return data
+
+    def record(self):
+        """The next record as (type, id, content)."""
+        version, kind, request_id, length, padding = rec.HEADER.unpack(self._exactly(8))
+        if version != 1 or padding:
+            raise AssertionError("bad header from the worker")
+        return kind, request_id, self._exactly(length)
+
+    def take(self):
+        """Reads one record and files it; returns its type, id and content."""
+        kind, request_id, content = self.record()
+        if kind == rec.CREDIT:
+            self.granted_input[request_id] += struct.unpack(">I", content)[0]
+            return kind, request_id, content
+        answer = self.answers[request_id]
+        if answer.app_status is not None:
+            raise AssertionError("a record of type %d after the end of request %d" % (kind, request_id))
+        if kind == rec.STDOUT:
+            if not content:
+                raise AssertionError("an empty STDOUT record")
+            answer.stdout += content
+        elif kind == rec.STDERR:
+            answer.stderr += content
+        elif kind == rec.END_REQUEST:
+            answer.app_status, answer.protocol_status = struct.unpack(">IB3x", content)
+        else:
+            raise AssertionError("a record of type %d for request %d" % (kind, request_id))
+        return kind, request_id, content
+
+    def answer(self, request_id=1, grant=True):
+        """Reads until the request has ended, granting what it takes."""
+        answer = self.answers[request_id]
+        while answer.app_status is None:
+            kind, owner, content = self.take()
+            if grant and kind == rec.STDOUT and self.window and self.answers[owner].app_status is None:
+                try:
+                    self.grant(len(content), owner)
+                except BrokenPipeError:
+                    pass  # it was told to stop and has sent all that it will
+        return answer
+
+    def until(self, length, request_id=1):
+        """Reads until so many bytes of STDOUT have come, granting nothing."""
+        answer = self.answers[request_id]
+        while len(answer.stdout) < length:
+            if answer.app_status is not None:
+                raise AssertionError("the request ended after %d bytes\n%s" % (len(answer.stdout), answer.errors))
+            self.take()
+        return answer
+
+    def quiet(self, seconds=0.15):
+        """Whether nothing arrives for a while."""
+        if self._unread:
+            return False
+        self.sock.settimeout(seconds)
+        try:
+            self._unread += self.sock.recv(1 << 16)
+            return False
+        except socket.timeout:
+            return True
+        finally:
+            self.sock.settimeout(DEADLINE)
+
+    def get(self, path, request_id=1, **more):
+        """A whole exchange."""
+        self.begin(request_id, path=path, **more)
+        return self.answer(request_id)
