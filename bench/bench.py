@@ -1,0 +1,168 @@
+#!/usr/bin/env python3
+"""Side-by-side benchmark of HTTP servers on one machine.
+
+Runs every server of a suite in turn, several rounds interleaved, under the same load (wrk, one thread), and prints for each the
+median throughput, CPU microseconds per request summed over the server's whole process tree, latency percentiles and memory (PSS, MB).
+Absolute figures hold for one run on one machine only: compare rows of one table.
+
+A suite is a list of {"name", "port", "cmd", "path"?, "conns"?, "script"?}. In "cmd": @GATECREW@ (the binary), @APPS@, @STATIC@,
+@RUN@ (scratch), @CONF@ (rendered conf/*.in), @VENV@ (the peers' Python environment), @PHPFPM@, @USER@.
+"""
+import argparse
+import getpass
+import glob
+import json
+import os
+import pathlib
+import platform
+import re
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent
+TICK = os.sysconf("SC_CLK_TCK")
+
+
+def tree(pid):
+    pids = [pid]
+    try:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            for child in open(f"/proc/{pid}/task/{task}/children").read().split():
+                pids += tree(int(child))
+    except OSError:
+        pass
+    return pids
+
+
+def cpu_seconds(pid):
+    total = 0
+    for p in tree(pid):
+        try:
+            fields = open(f"/proc/{p}/stat").read().rsplit(")", 1)[1].split()
+            total += sum(map(int, fields[11:15]))  # utime stime cutime cstime
+        except OSError:
+            pass
+    return total / TICK
+
+
+def pss_mb(pid):
+    total = 0
+    for p in tree(pid):
+        try:
+            for line in open(f"/proc/{p}/smaps_rollup"):
+                if line.startswith("Pss:"):
+                    total += int(line.split()[1])
+        except OSError:
+            pass
+    return total / 1024
+
+
+def wait_port(port, up, seconds):
+    end = time.time() + seconds
+    while time.time() < end:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            if up:
+                return True
+        except OSError:
+            if not up:
+                return True
+        time.sleep(0.05)
+    return False
+
+
+def wrk(port, path, conns, seconds, script):
+    cmd = ["wrk", "-t1", f"-c{conns}", f"-d{seconds}s", "--latency"]
+    if script:
+        cmd += ["-s", script]
+    return subprocess.run(cmd + [f"http://127.0.0.1:{port}{path}"], capture_output=True, text=True).stdout
+
+
+def measure(entry, cmd, seconds, run):
+    log = open(run / (re.sub(r"\W+", "-", entry["name"]) + ".log"), "w")
+    server = subprocess.Popen(cmd, shell=True, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+    port, path, conns = entry["port"], entry.get("path", "/"), entry.get("conns", 64)
+    try:
+        if not wait_port(port, True, 20):
+            return None
+        time.sleep(1)
+        wrk(port, path, conns, 1, entry.get("script"))
+        before = cpu_seconds(server.pid)
+        out = wrk(port, path, conns, seconds, entry.get("script"))
+        used, memory = cpu_seconds(server.pid) - before, pss_mb(server.pid)
+        requests = int(re.search(r"(\d+) requests in", out).group(1))
+        percentile = lambda p: re.search(rf"^\s+{p}%\s+(\S+)", out, re.M).group(1)
+        errors = re.search(r"(Socket errors.*|Non-2xx.*)", out)
+        return {"rps": float(re.search(r"Requests/sec:\s+([\d.]+)", out).group(1)), "us": used / max(requests, 1) * 1e6,
+                "p50": percentile(50), "p99": percentile(99), "pss": memory, "err": errors.group(1) if errors else ""}
+    finally:
+        for sig in (signal.SIGTERM, signal.SIGKILL):
+            try:
+                os.killpg(server.pid, sig)
+            except ProcessLookupError:
+                break
+            try:
+                server.wait(5)
+            except subprocess.TimeoutExpired:
+                continue
+            if wait_port(port, False, 3):
+                break
+
+
+def machine():
+    """What the figures were measured on."""
+    cpu = re.search(r"^model name\s*: (.*)", open("/proc/cpuinfo").read(), re.M)
+    return f"{os.cpu_count()} x {cpu.group(1) if cpu else platform.machine()}, Linux {platform.release()}"
+
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument("suite")
+    ap.add_argument("--rounds", type=int, default=3)
+    ap.add_argument("--seconds", type=int, default=4)
+    ap.add_argument("--only", default="", metavar="NAME,NAME")
+    ap.add_argument("--venv", default=os.environ.get("VIRTUAL_ENV", ROOT / ".build" / "bench-venv"))
+    ap.add_argument("--gatecrew", default=ROOT / "bin" / "gatecrew")
+    args = ap.parse_args()
+    run = pathlib.Path(tempfile.mkdtemp(prefix="bench-"))
+    (run / "static").mkdir()
+    (run / "static" / "index.html").write_text("Hello, static!")
+    os.chmod(run, 0o755)
+    places = {
+        "@GATECREW@": pathlib.Path(args.gatecrew).resolve(), "@APPS@": HERE / "apps", "@STATIC@": run / "static",
+        "@RUN@": run, "@CONF@": run, "@VENV@": pathlib.Path(args.venv).absolute(), "@USER@": getpass.getuser(),
+        # Debian puts the version into the name of the program.
+        "@PHPFPM@": (sorted(glob.glob("/usr/sbin/php-fpm*")) or ["php-fpm"])[-1],
+    }
+
+    def render(text):
+        for key, value in places.items():
+            text = text.replace(key, str(value))
+        return text
+
+    for template in (HERE / "conf").glob("*.in"):
+        (run / template.stem).write_text(render(template.read_text()))
+    subprocess.run(["gcc", "-O2", "-static", "-o", str(HERE / "apps" / "hello.cgi"), str(HERE / "apps" / "hello.c")], check=True)
+    suite = [e for e in json.load(open(args.suite)) if not args.only or e["name"] in args.only.split(",")]
+    results = {e["name"]: [] for e in suite}
+    for _ in range(args.rounds):
+        for entry in suite:
+            got = measure(entry, render(entry["cmd"]), args.seconds, run)
+            if got:
+                results[entry["name"]].append(got)
+    print(machine())
+    print(f"{'name':34}{'req/s':>10}{'cpu us/req':>12}{'p50':>10}{'p99':>10}{'PSS MB':>8}  errors")
+    for name, got in results.items():
+        if not got:
+            print(f"{name:34}  did not start: see {run}")
+            continue
+        m = sorted(got, key=lambda g: g["rps"])[len(got) // 2]
+        print(f"{name:34}{m['rps']:10.0f}{m['us']:12.1f}{m['p50']:>10}{m['p99']:>10}{m['pss']:8.0f}  {m['err']}")
+
+
+if __name__ == "__main__":
+    main()
