@@ -7,6 +7,7 @@ package backend
 import (
 	"context"
 	"errors"
+	"syscall"
 
 	"gatecrew/procpool"
 	"gatecrew/protocol"
@@ -33,6 +34,8 @@ func admission(err error) error {
 		kind = protocol.ClientGone
 	case errors.Is(err, procpool.ErrQueueFull), errors.Is(err, procpool.ErrQueueTimeout), errors.Is(err, procpool.ErrClosed):
 		kind = protocol.Overloaded
+	case errors.Is(err, syscall.E2BIG):
+		kind = protocol.Refused // the kernel's limit depends on the stack's
 	}
 	return &protocol.Error{Kind: kind, Err: err}
 }

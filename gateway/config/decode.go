@@ -25,7 +25,7 @@ type decoder struct {
 
 // maxNodes bounds the values of one file, so that aliases which repeat each
 // other, or themselves, end in a fault.
-const maxNodes = 100_000
+const maxNodes = 50_000
 
 func newDecoder(file string) *decoder {
 	return &decoder{file: file, anchors: map[string]ast.Node{}, origins: map[string]position{}, budget: maxNodes}
@@ -71,10 +71,7 @@ func (d *decoder) document(body ast.Node, cfg *Config) {
 
 // value reads node n into v. Its path has been given an origin by the caller.
 func (d *decoder) value(n ast.Node, v reflect.Value, path string) {
-	if d.budget--; d.budget <= 0 {
-		if d.budget == 0 {
-			d.fault(n, path, "the file has too many values", "an alias may stand in the value that it repeats")
-		}
+	if !d.spend(n, path) {
 		return
 	}
 	if isScalar(v.Type()) {
@@ -100,6 +97,15 @@ func (d *decoder) value(n ast.Node, v reflect.Value, path string) {
 	case v.Kind() == reflect.Map:
 		d.table(n, v, path)
 	}
+}
+
+// spend counts a value, and reports the first that is too many.
+func (d *decoder) spend(n ast.Node, path string) bool {
+	d.budget--
+	if d.budget == 0 {
+		d.fault(n, path, "the file has too many values", "an alias may stand in the value that it repeats")
+	}
+	return d.budget > 0
 }
 
 // resolve follows anchors, aliases and tags to a value.
@@ -170,8 +176,8 @@ func (d *decoder) pointer(n ast.Node, v reflect.Value, path string) {
 }
 
 func (d *decoder) list(n ast.Node, v reflect.Value, path string) {
-	v.SetZero()
 	if isNull(n) {
+		v.SetZero()
 		return
 	}
 	list, ok := n.(*ast.SequenceNode)
@@ -199,7 +205,9 @@ func (d *decoder) table(n ast.Node, v reflect.Value, path string) {
 		item := reflect.New(v.Type().Elem()).Elem()
 		itemPath := join(path, key)
 		if value, ok := d.resolve(entry.Value, itemPath); ok && !(isNull(value) && item.Kind() == reflect.String) {
+			where := d.origins[itemPath]
 			d.value(value, item, itemPath)
+			d.origins[itemPath] = where // the name is what checks look at
 		}
 		v.SetMapIndex(reflect.ValueOf(key), item)
 	})
@@ -273,10 +281,7 @@ func isMerge(entry *ast.MappingValueNode) bool {
 // which the first wins.
 func (d *decoder) merge(n ast.Node, path string, find func(key string) (reflect.Value, bool), known []string) {
 	n, ok := d.resolve(n, path)
-	if !ok {
-		return
-	}
-	if d.budget--; d.budget <= 0 {
+	if !ok || !d.spend(n, path) {
 		return
 	}
 	if list, ok := n.(*ast.SequenceNode); ok {

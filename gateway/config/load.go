@@ -46,7 +46,11 @@ func load(name, abs string, data []byte, over []Setting) (*Config, error) {
 	}
 	cfg, d := Default(), newDecoder(name)
 	if len(tree.Docs) > 1 {
-		return nil, Faults{at(fault("the file holds more than one YAML document", "remove the --- line"), d.place(tree.Docs[1]), "")}
+		where := position{file: name}
+		if start := tree.Docs[1].Start; start != nil {
+			where.line, where.column = start.Position.Line, start.Position.Column
+		}
+		return nil, Faults{at(fault("the file holds more than one YAML document", "remove the --- line"), where, "")}
 	}
 	for _, doc := range tree.Docs {
 		if doc.Body == nil || doc.Body.Type() == ast.CommentType {

@@ -65,6 +65,9 @@ func (c *Config) markDefaults(v reflect.Value, path, yamlPath string, comments y
 		}
 	case v.Kind() == reflect.Map && v.Type().Elem().Kind() == reflect.Pointer:
 		for _, key := range v.MapKeys() {
+			if strings.ContainsAny(key.String(), `'\`) {
+				continue // the library's paths can't name it
+			}
 			c.markDefaults(v.MapIndex(key), join(path, key.String()), yamlPath+".'"+key.String()+"'", comments)
 		}
 	}

@@ -125,11 +125,13 @@ func (h *Handler) ask(x *exchange, r *http.Request, route *site.Route, target *c
 	defer body.Close()
 	req := &protocol.Request{
 		Role:   protocol.Responder,
-		Params: cgi.AppendParams(make([]protocol.Param, 0, 40), r, target),
+		Params: cgi.AppendParams(nil, r, target),
 		Stdin:  body.reader,
 		Stderr: &x.diagnostics,
 	}
-	req.Params = append(req.Params, protocol.Param{Name: "UNIQUE_ID", Value: x.entry.RequestID})
+	if req.Get("UNIQUE_ID") == "" { // Apache's name; a site may set its own
+		req.Params = append(req.Params, protocol.Param{Name: "UNIQUE_ID", Value: x.entry.RequestID})
+	}
 	for attempt := 1; ; attempt++ {
 		answer, err := h.open(r.Context(), x, route, req)
 		if err == nil {

@@ -58,9 +58,8 @@ func (r *Route) Locate(path, escaped string) (cgi.Target, error) {
 	}
 	script, err := r.Scripts.Resolve(escaped)
 	if err != nil {
-		// A file that is no script, a folder without an index, or nothing:
-		// the static side says which.
-		if r.Files != nil && !errors.Is(err, cgi.ErrNotExecutable) {
+		// A file that is no script, or a folder without an index script.
+		if r.Files != nil && (errors.Is(err, cgi.ErrNotScript) || errors.Is(err, cgi.ErrDirectory)) {
 			return t, ErrStatic
 		}
 		return t, err
