@@ -149,12 +149,12 @@ class Connection:
          version, kind, params_id, params_length, params_padding) = _opening_at(data, pos)
         start = pos + _OPENING
         stop = start + params_length
+        same_id = data[pos + 2:pos + 4]
         if (
             length != 8 or padding or role != 1
             or version != 1 or kind != 4 or params_id != request_id or params_padding
             or not params_length
-            or data[stop:stop + 16] != (
-                b"\1\4%b\0\0\0\0\1\5%b\0\0\0\0" % ((request_id.to_bytes(2, "big"),) * 2))
+            or data[stop:stop + 16] != b"\1\4" + same_id + b"\0\0\0\0\1\5" + same_id + b"\0\0\0\0"
         ):
             return 0
         request = self._open(request_id)

@@ -63,11 +63,15 @@ class Loop:
             threading.Thread(target=self._work, args=(handle,), name="gatecrew-%d" % (n + 1))
             for n in range(1, self.threads)
         ]
+        try:
+            for thread in others:
+                thread.start()
+            self._work(handle)
+        except BaseException as exc:  # no thread can be had, a signal handler of the application raised
+            self._fail(exc)
         for thread in others:
-            thread.start()
-        self._work(handle)
-        for thread in others:
-            thread.join()
+            if thread.ident:
+                thread.join()
         if self._failure is not None:
             raise self._failure
 
@@ -222,7 +226,7 @@ class Loop:
                 raise ClientDisconnected("the client went away before the end of its request body")
         chunk = chunks.popleft()
         request.input_read += len(chunk)
-        if self._connection.flow and not request.input_ended:
+        if self._connection.flow and not request.input_ended and not request.ended:
             # Granted together once half of the window has been consumed.
             increment = request.input_read + INPUT_WINDOW - request.input_granted
             if increment >= INPUT_WINDOW // 2:

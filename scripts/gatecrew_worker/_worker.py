@@ -83,7 +83,7 @@ def main(argv):
     except ProtocolError as exc:
         print("gatecrew: the gateway broke the protocol: %s" % exc, file=sys.stderr)
         return EXIT_FAILED
-    except Exception:
+    except BaseException:
         traceback.print_exc()
         return EXIT_FAILED
     return 0

@@ -62,8 +62,9 @@ class Handler:
                 _close(result, errors)
             response.finish()
         except BaseException as exc:
-            # SystemExit and KeyboardInterrupt as well: they end the request
-            # of whoever raised them, not the ones of the neighbours.
+            # SystemExit and KeyboardInterrupt as well (gunicorn ends the
+            # worker): they end the request of whoever raised them, not the
+            # ones of its neighbours.
             response.fail(exc)
 
     def _environ(self, request):
@@ -150,8 +151,6 @@ class Response:
             raise TypeError("the body must be bytes, not %s" % type(data).__name__)
         if self._head is None:
             raise AssertionError("the application returned without having called start_response()")
-        if self._errors._line:
-            self._errors.flush()
         size = len(data)
         data = self._clip(data)
         status = 0
@@ -165,6 +164,7 @@ class Response:
         if self._length is not None and self._written < self._length and self._body_allowed and not self._is_head:
             self._log("the answer is incomplete: %d bytes of a Content-Length of %d" % (self._written, self._length))
             status = 1
+        self._errors.flush()
         self._loop.end(self._request, data, status)
 
     def fail(self, exc):
@@ -240,7 +240,7 @@ def _encode_head(status, headers):
             if not value.isprintable():
                 _check_value(name, value)
             if lower == "content-length":
-                length = _check_length(value)
+                length = _check_length(value, length)
             lines.append("%s: %s\r\n" % item)
         return "".join(lines).encode("latin-1"), length
     except (TypeError, AttributeError, ValueError) as exc:
@@ -278,10 +278,13 @@ def _check_value(name, value):
         raise ValueError("the value of the header %s has a control character: %r" % (name, value))
 
 
-def _check_length(value):
+def _check_length(value, before):
     if not (value.isdigit() and value.isascii()):
         raise ValueError("Content-Length is %r, not a number" % value)
-    return int(value)
+    length = int(value)
+    if before is not None and before != length:
+        raise ValueError("Content-Length is both %d and %d" % (before, length))
+    return length
 
 
 def _explain(status, headers, exc):

@@ -238,6 +238,7 @@ class StartResponse(Case):
             ("200 OK", [("A", "\u20ac")], "ValueError: a header has characters outside latin-1"),
             ("200 OK", [("Content-Length", "-1")], "ValueError: Content-Length is '-1', not a number"),
             ("200 OK", [("Content-Length", "\xb2")], "ValueError: Content-Length"),
+            ("200 OK", [("Content-Length", "1"), ("content-length", "2")], "ValueError: Content-Length is both 1 and 2"),
             ("200 OK", [("Status", "404 Not Found")], "ValueError: the header 'Status' is the gateway's"),
         ) + tuple(
             ("200 OK", [(name, "x")], "belongs to the connection")
