@@ -72,17 +72,24 @@ func usageError(c *cli.Context, err error, _ bool) error {
 	return e
 }
 
-// arrange moves the flags of run before its target, since the library stops
-// reading flags at the first word that is none, and -w4 becomes -w 4. What
-// follows -- is left as it is.
+// arrange moves the flags of a command before its other words, since the
+// library stops reading flags at the first word that is none. It also writes
+// short flags out, -w4 as --workers 4, since the library refuses -e and --env
+// in one command. What follows -- is left as it is.
 func arrange(args []string, app *cli.App) []string {
-	if len(args) < 2 || args[1] != "run" {
+	if len(args) < 2 {
 		return args
 	}
+	command := app.Command(args[1])
+	if command == nil {
+		return args
+	}
+	long := map[string]string{}
 	takesValue := map[string]bool{}
-	for _, f := range app.Command("run").Flags {
+	for _, f := range command.Flags {
 		_, boolean := f.(*cli.BoolFlag)
 		for _, name := range f.Names() {
+			long[name] = f.Names()[0]
 			takesValue[name] = !boolean
 		}
 	}
@@ -91,31 +98,32 @@ func arrange(args []string, app *cli.App) []string {
 	for len(rest) > 0 {
 		arg := rest[0]
 		rest = rest[1:]
-		name := strings.TrimLeft(arg, "-")
-		switch {
-		case arg == "--":
+		if arg == "--" {
 			words = append(words, rest...)
-			rest = nil
-		case name == "" || name == arg:
+			break
+		}
+		name, value, hasValue := strings.Cut(strings.TrimLeft(arg, "-"), "=")
+		if arg[:min(1, len(arg))] != "-" || name == "" {
 			words = append(words, arg)
+			continue
+		}
+		if long[name] == "" && len(name) > 1 && takesValue[name[:1]] && arg[1] != '-' {
+			// -w4: all that follows the letter is the value.
+			name, value, hasValue = name[:1], arg[2:], true
+		}
+		switch {
+		case long[name] == "":
+			flags = append(flags, arg) // the library reports it
+		case hasValue:
+			flags = append(flags, "--"+long[name]+"="+value)
 		case takesValue[name] && len(rest) == 0:
-			return append(append(args[:2:2], flags...), arg) // the library reports it
+			return append(append(args[:2:2], flags...), "--"+long[name]) // and this
 		case takesValue[name]:
-			flags = append(flags, arg, rest[0])
+			flags = append(flags, "--"+long[name], rest[0])
 			rest = rest[1:]
-		case len(name) > 1 && arg == "-"+name && takesValue[name[:1]] && !strings.HasPrefix(name[1:], "=") && !known(takesValue, name):
-			flags = append(flags, arg[:2], arg[2:])
 		default:
-			flags = append(flags, arg)
+			flags = append(flags, "--"+long[name])
 		}
 	}
 	return append(append(append(args[:2:2], flags...), "--"), words...)
-}
-
-// known reports whether an argument without its dashes is a flag, with or
-// without =VALUE.
-func known(flags map[string]bool, arg string) bool {
-	name, _, _ := strings.Cut(arg, "=")
-	_, ok := flags[name]
-	return ok
 }

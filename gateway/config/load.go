@@ -59,6 +59,9 @@ func load(name, abs string, data []byte, over []Setting) (*Config, error) {
 		ast.Walk(d, doc.Body)
 		d.document(doc.Body, cfg)
 	}
+	if d.budget <= 0 {
+		return nil, d.faults // what was not read can't be checked
+	}
 	c := &checker{
 		cfg: cfg, dir: filepath.Dir(abs), file: abs, whole: position{file: name},
 		origins: d.origins, names: map[string]string{}, faults: d.faults,
@@ -73,7 +76,8 @@ func load(name, abs string, data []byte, over []Setting) (*Config, error) {
 // reports them with everything else.
 func parse(data []byte) (file *ast.File, err error) {
 	defer func() {
-		// The parser is known to panic on some malformed input.
+		// A defect of the parser must not end a gateway that reads its
+		// configuration again.
 		if p := recover(); p != nil {
 			err = fault("this is not YAML", fmt.Sprint(p))
 		}

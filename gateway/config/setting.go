@@ -54,7 +54,7 @@ func (c *checker) set(s Setting, kind string, places map[string]place) {
 		maps.DeleteFunc(c.origins, func(o string, _ position) bool { return strings.HasPrefix(o, path+"[") })
 		c.names[path] = s.Name
 		c.origins[path] = position{}
-		c.assign(v, s)
+		c.assign(v, path, s)
 		applies = true
 	}
 	if !applies {
@@ -64,7 +64,7 @@ func (c *checker) set(s Setting, kind string, places map[string]place) {
 
 var targetNames = map[string]string{"pool": "a WSGI application", "cgi": "CGI", "fastcgi": "a FastCGI address"}
 
-func (c *checker) assign(v reflect.Value, s Setting) {
+func (c *checker) assign(v reflect.Value, path string, s Setting) {
 	report := func(err error) { c.faults = append(c.faults, at(err, position{}, s.Name)) }
 	switch {
 	case isScalar(v.Type()):
@@ -74,6 +74,7 @@ func (c *checker) assign(v reflect.Value, s Setting) {
 	case v.Kind() == reflect.Slice:
 		list := reflect.MakeSlice(v.Type(), len(s.Values), len(s.Values))
 		for i, text := range s.Values {
+			c.origins[fmt.Sprintf("%s[%d]", path, i)] = position{}
 			if err := setText(list.Index(i), text); err != nil {
 				report(err)
 			}

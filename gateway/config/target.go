@@ -236,6 +236,8 @@ func (c *checker) statics(statics []string, site *Site) {
 		st := &Static{Dir: dir}
 		st.setDefaults()
 		site.Routes = append(site.Routes, &Route{Path: url, Static: st})
-		c.origins[path+".static"] = position{}
+		for _, key := range []string{".static", ".path", ".static.dir"} {
+			c.origins[path+key] = position{}
+		}
 	}
 }
