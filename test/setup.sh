@@ -55,7 +55,8 @@ install_packages() {
 		apt-get -qq -o Dpkg::Use-Pty=0 --no-install-recommends install "$@" >&2
 		case " $* " in *" php-fpm "*)
 			if command -v systemctl >/dev/null; then
-				systemctl --quiet disable $(basename -a /lib/systemd/system/php*-fpm.service)
+				# It says no where systemd is installed and does not run.
+				systemctl --quiet disable $(basename -a /lib/systemd/system/php*-fpm.service) || true
 			fi
 		esac
 	' sh "$@" || fail "apt-get could not install: $*"
