@@ -56,7 +56,7 @@ install_packages() {
 		case " $* " in *" php-fpm "*)
 			if command -v systemctl >/dev/null; then
 				# It says no where systemd is installed and does not run.
-				systemctl --quiet disable $(basename -a /lib/systemd/system/php*-fpm.service) || true
+				systemctl --quiet disable $(basename -a /lib/systemd/system/php*-fpm.service) phpsessionclean.timer || true
 			fi
 		esac
 	' sh "$@" || fail "apt-get could not install: $*"
