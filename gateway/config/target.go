@@ -199,7 +199,7 @@ func (c *checker) targetFile(run Run, route *Route, info os.FileInfo) (kind, und
 		if ext != ".py" && ext != ".wsgi" {
 			return "", "", fault("a WSGI file ends in .py or .wsgi", "write module:callable")
 		}
-		kind, understood, err = c.targetWSGI(route, c.abs(run.Target))
+		kind, _, err = c.targetWSGI(route, c.abs(run.Target))
 		return kind, "the WSGI file " + run.Target, err
 	}
 	if !runs {

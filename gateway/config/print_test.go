@@ -1,0 +1,49 @@
+package config
+
+import (
+	"reflect"
+	"strings"
+	"testing"
+)
+
+func TestPrintedConfigurationReadsBackTheSame(t *testing.T) {
+	fixture(t)
+	first, err := loadText(t, `
+log: {access: off}
+pools:
+  "web'x y":
+    app: site.wsgi
+    env: {A: "1: # x", B: "", C: "yes", D: "null", E: "line\nbreak", F: "007"}
+    pass_env: [DJANGO_*]
+    workers: 1:3
+    timeout: 90m
+sites:
+  - hosts: ["*.example.org"]
+    routes:
+      - {path: /s, static: {dir: public, index: []}}
+      - {path: /c, cgi: {dir: cgi-bin, extensions: {.sh: "", .x: sh}, pass_authorization: true}}
+      - {path: /f, fastcgi: {address: "h:9", root: htdocs, index: [], static: false, params: {A: b}}}
+      - {path: /, pool: "web'x y", pass_authorization: false}
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := first.YAML()
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := loadText(t, string(text))
+	if err != nil {
+		t.Fatalf("%v\n%s", err, text)
+	}
+	first.origins, second.origins = nil, nil
+	if !reflect.DeepEqual(first, second) {
+		again, _ := second.YAML()
+		t.Errorf("first\n%s\nsecond\n%s", text, again)
+	}
+	for _, line := range []string{"max_body: 1g # default", "timeout: 1h30m\n", "workers: \"1:3\"\n", "pass_authorization: false\n"} {
+		if !strings.Contains(string(text), line) {
+			t.Errorf("no %q in\n%s", line, text)
+		}
+	}
+}
