@@ -1,6 +1,7 @@
 """Windows, interleaved requests, and clients that go away."""
 
 import functools
+import random
 import unittest
 
 from gateway import Answer, Worker, params, rec
@@ -179,22 +180,49 @@ class Flow(unittest.TestCase):
             self.assertEqual(len(worker.answer(1).body), 20000)
 
     def test_many(self):
-        """Requests as quickly as four threads take them, ids used again."""
-        with Worker("applications:raw", threads=4) as worker:
+        """Ids used again at once, bodies, windows and aborts mixed, threads
+        that are switched all the time: no answer is lost, late or another's."""
+        random_ = random.Random(1)
+        with Worker("racing:raw", threads=4, window=2000) as worker:
+            wanted = {}
+
+            def begin(i):
+                body = b"%d" % i * random_.randrange(3000)
+                kind = random_.choice(["one", "echo", "swallow", "abort"])
+                if kind == "one":
+                    wanted[i] = b"m" * random_.randrange(6000)
+                    worker.begin(i, path="/one", QUERY_STRING=str(len(wanted[i])))
+                elif kind == "abort":
+                    wanted[i] = None
+                    worker.begin(i, path="/endless", more=True)
+                    worker.abort(i)
+                else:
+                    wanted[i] = body if kind == "echo" else b"%d" % len(body)
+                    worker.begin(i, path="/" + kind, more=True)
+                    if body:
+                        worker.stdin(body, i)
+                    worker.stdin(b"", i)
+
             for i in (1, 2, 3, 4):
-                worker.begin(i, path="/one", QUERY_STRING=str(i))
-            left = 2000
-            open_ = 4
-            while open_:
-                _, i, _ = worker.take()
-                if worker.answers[i].app_status is None:
+                begin(i)
+            left = 1500
+            busy = 4
+            while busy:
+                kind, i, content = worker.take()
+                answer = worker.answers[i]
+                if kind == rec.STDOUT:
+                    worker.grant(len(content), i)
+                if answer.app_status is None:
                     continue
-                self.assertEqual((worker.answers[i].body, worker.answers[i].app_status), (b"m" * i, 0))
+                if wanted[i] is None:
+                    self.assertEqual(answer.app_status, 1)
+                else:
+                    self.assertEqual((answer.body, answer.app_status, answer.errors), (wanted[i], 0, ""))
                 if left:
                     left -= 1
-                    worker.begin(i, path="/one", QUERY_STRING=str(i))
+                    begin(i)
                 else:
-                    open_ -= 1
+                    busy -= 1
 
 
 if __name__ == "__main__":
