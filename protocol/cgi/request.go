@@ -32,7 +32,8 @@ const maxHost = 255 + len(":65535")
 //
 //   - a request-target with a space, a control character, a byte above 0x7e or
 //     a fragment, none of which RFC 9112, section 3.2, allows;
-//   - a target without a path (OPTIONS *, CONNECT) or with user information;
+//   - a target without a path (OPTIONS *, CONNECT), with user information, or
+//     with a scheme but no host (RFC 9110, section 4.2.1);
 //   - a path that holds NUL once it is decoded;
 //   - a Host that is not a host name or address with an optional port;
 //   - Content-Type given twice with different values.
@@ -47,6 +48,9 @@ func CheckRequest(r *http.Request) error {
 	}
 	if r.URL.User != nil {
 		return badRequest("target: user information in a URL")
+	}
+	if r.URL.Scheme != "" && r.URL.Host == "" {
+		return badRequest("target: a URL without a host")
 	}
 	// An absolute-form target may leave the path out, it then means "/".
 	if !strings.HasPrefix(r.URL.Path, "/") && (r.URL.Path != "" || r.URL.Host == "" || r.Method == http.MethodConnect) {

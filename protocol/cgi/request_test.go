@@ -102,6 +102,7 @@ func TestCheckRequestTarget(t *testing.T) {
 	for request, want := range map[string]int{
 		"GET http://h HTTP/1.1\r\nHost: h":              200,
 		"GET http://u:p@h/ HTTP/1.1\r\nHost: h":         400,
+		"GET http:///a HTTP/1.1\r\nHost: h":             400,
 		"CONNECT h:443 HTTP/1.1\r\nHost: h:443":         400,
 		"GET x:y HTTP/1.1\r\nHost: h":                   400,
 		"GET * HTTP/1.1\r\nHost: h":                     400,
