@@ -102,7 +102,8 @@ func (g *Gateway) Launch() *Gateway {
 		g.Binary = Build(g.t)
 	}
 	g.cmd = exec.Command(g.Binary, g.Args...)
-	g.cmd.Dir, g.cmd.Env = g.Dir, append(os.Environ(), g.Env...)
+	// A binary with the race detector otherwise waits a second before it exits.
+	g.cmd.Dir, g.cmd.Env = g.Dir, slices.Concat([]string{"GORACE=atexit_sleep_ms=20"}, os.Environ(), g.Env)
 	g.cmd.Stdout, g.cmd.Stderr = &g.stdout, &g.stderr
 	// A child that inherited the pipes must not keep Wait from returning.
 	g.cmd.WaitDelay = time.Second
