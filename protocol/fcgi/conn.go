@@ -35,10 +35,11 @@ type Options struct {
 	// Window is how many bytes of STDOUT are buffered per request, 131072
 	// when it is 0, at most 2147483647. A negotiated peer is told, and
 	// breaks the protocol when it sends more. From a foreign one no more is
-	// read until Request's reader has made room.
+	// read until Stream.Read has made room.
 	Window int
-	// WriteTimeout is how long the peer may read nothing while something is
-	// to be written; then the connection is closed. 30 s when it is 0.
+	// WriteTimeout is how long a write may make no progress, because the
+	// peer doesn't read and the socket's buffer is full; then the connection
+	// is closed and its requests fail as TimedOut. 30 s when it is 0.
 	WriteTimeout time.Duration
 }
 

@@ -22,8 +22,6 @@ type reader struct {
 // violation is an application's breach of the protocol.
 type violation struct{ error }
 
-func (v violation) Unwrap() error { return v.error }
-
 // readLoop reads until the connection dies. It never waits for a write, and
 // on a negotiated connection for no reader either.
 func (c *Conn) readLoop() {
@@ -39,14 +37,15 @@ func (c *Conn) readLoop() {
 		}
 		c.reader.touched = c.reader.touched[:0]
 		have = copy(buf, buf[used:have])
-		switch {
-		case errors.As(bad, &violation{}):
-			c.teardown(protocol.Malformed, bad)
+		if bad != nil {
+			kind := protocol.Died
+			if errors.As(bad, new(violation)) {
+				kind = protocol.Malformed
+			}
+			c.teardown(kind, bad)
 			return
-		case bad != nil:
-			c.teardown(protocol.Died, bad)
-			return
-		case err != nil:
+		}
+		if err != nil {
 			c.teardown(protocol.Died, fmt.Errorf("fcgi: application hung up: %w", err))
 			return
 		}

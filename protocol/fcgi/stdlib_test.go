@@ -90,3 +90,57 @@ func TestStandardLibraryPeer(t *testing.T) {
 		})
 	}
 }
+
+// Lengths around every form of the length field, counted by the other side.
+func TestStandardLibraryPeerReadsAllLengths(t *testing.T) {
+	lengths := []int{0, 1, 127, 128, 129, 255, 256, 260, 70000}
+	path := serveStdlib(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		env := stdfcgi.ProcessEnv(r)
+		for _, n := range lengths[1:] {
+			for _, v := range lengths {
+				if name := strings.Repeat("N", n) + fmt.Sprint(v); env[name] != strings.Repeat("v", v) {
+					fmt.Fprintf(w, "name of %d bytes has a value of %d bytes, want %d\n", len(name), len(env[name]), v)
+				}
+			}
+		}
+	}))
+	c := dialStdlib(t, path)
+	var extra []protocol.Param
+	for _, n := range lengths[1:] {
+		for _, v := range lengths {
+			extra = append(extra, protocol.Param{Name: strings.Repeat("N", n) + fmt.Sprint(v), Value: strings.Repeat("v", v)})
+		}
+	}
+	s := mustOpen(t, c, stdlibRequest("GET", "/", nil, 0, extra...), nil)
+	got, err := io.ReadAll(s)
+	if _, body, ok := strings.Cut(string(got), "\r\n\r\n"); err != nil || !ok || body != "" {
+		t.Errorf("%v: %s", err, body)
+	}
+}
+
+// An answer that comes in pieces is read in pieces, over a kept connection.
+func TestStandardLibraryPeerStreams(t *testing.T) {
+	next := make(chan struct{})
+	path := serveStdlib(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for i := range 3 {
+			fmt.Fprintf(w, "event %d", i)
+			w.(http.Flusher).Flush()
+			<-next
+		}
+	}))
+	c := dialStdlib(t, path)
+	s := mustOpen(t, c, stdlibRequest("GET", "/", nil, 0), nil)
+	var got strings.Builder
+	for i := range 3 {
+		buf := make([]byte, 1000)
+		for !strings.HasSuffix(got.String(), fmt.Sprint("event ", i)) {
+			n, err := s.Read(buf)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got.Write(buf[:n])
+		}
+		next <- struct{}{}
+	}
+	mustRead(t, s, "", 0)
+}

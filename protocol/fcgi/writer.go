@@ -1,7 +1,9 @@
 package fcgi
 
 import (
+	"errors"
 	"net"
+	"os"
 	"runtime"
 	"sync"
 	"syscall"
@@ -99,6 +101,10 @@ func (w *writer) drain(batch []byte) {
 		_ = w.nc.SetWriteDeadline(time.Now().Add(w.timeout))
 		n, err := w.nc.Write(batch)
 		_ = w.nc.SetWriteDeadline(time.Time{})
+		if n > 0 && errors.Is(err, os.ErrDeadlineExceeded) { // slow, but not stuck
+			batch = batch[n:]
+			continue
+		}
 		if err != nil {
 			w.fail(len(batch)-n, err)
 			return
