@@ -35,39 +35,35 @@ var spawner = sync.OnceValue(func() chan<- spawnJob {
 	go func() {
 		runtime.LockOSThread()
 		for job := range jobs {
-			pid, err := forkExec(job.path, job.argv, job.attr)
+			pid, err := syscall.ForkExec(job.path, job.argv, job.attr)
 			job.reply <- spawnResult{pid, err}
 		}
 	}()
 	return jobs
 })
 
-// forkExec starts a process, waiting out ETXTBSY: a file that was just
-// written is "busy" until every fork that copied the writer's descriptor has
-// reached its exec (golang.org/issue/22315). That takes milliseconds, and a
-// file that is busy for longer is being written to.
-func forkExec(path string, argv []string, attr *syscall.ProcAttr) (int, error) {
+// spawn starts c with files as its descriptors 0, 1, 2, … and nothing else,
+// as the leader of a new process group. The files stay the caller's.
+//
+// It waits out ETXTBSY: a file that was just written is "busy" until every fork
+// that copied the writer's descriptor has reached its exec
+// (golang.org/issue/22315). That takes milliseconds, and a file that is busy for
+// longer is being written to.
+func spawn(c Command, files ...uintptr) (*child, error) {
 	for delay := time.Millisecond; ; delay *= 2 {
-		pid, err := syscall.ForkExec(path, argv, attr)
-		if err != syscall.ETXTBSY || delay > 128*time.Millisecond {
-			return pid, err
+		pidfd := -1
+		ch, err := children.start(c, &syscall.ProcAttr{
+			Dir: c.Dir, Env: c.Env, Files: files,
+			Sys: &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL, PidFD: &pidfd},
+		})
+		switch {
+		case err == nil:
+			return ch, nil
+		case err != syscall.ETXTBSY || delay > 128*time.Millisecond:
+			return nil, fmt.Errorf("procpool: %w: %w", ErrStart, &os.PathError{Op: "exec", Path: c.Path, Err: err})
 		}
 		time.Sleep(delay)
 	}
-}
-
-// spawn starts c with files as its descriptors 0, 1, 2, … and nothing else,
-// as the leader of a new process group. The files stay the caller's.
-func spawn(c Command, files ...uintptr) (*child, error) {
-	pidfd := -1
-	ch, err := children.start(c, &syscall.ProcAttr{
-		Dir: c.Dir, Env: c.Env, Files: files,
-		Sys: &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL, PidFD: &pidfd},
-	})
-	if err != nil {
-		return nil, fmt.Errorf("procpool: %w: %w", ErrStart, &os.PathError{Op: "exec", Path: c.Path, Err: err})
-	}
-	return ch, nil
 }
 
 // pipe returns a pipe whose one end is a plain blocking descriptor for a
