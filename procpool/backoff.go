@@ -19,7 +19,7 @@ type backoff struct {
 // proved itself. Workers that were started together fail together: that is one
 // failure.
 func (b *backoff) failed(started, now time.Time, random func() float64) {
-	if b.failures > 0 && started.Before(b.last) {
+	if b.failures > 0 && !started.After(b.last) {
 		return
 	}
 	b.failures++

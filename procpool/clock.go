@@ -10,18 +10,21 @@ import (
 // clock that is set does not end anything early.
 type clock struct {
 	now func() time.Time
-	// after returns a channel that receives once, d from now, and a function
-	// that gives the timer up.
-	after func(d time.Duration) (<-chan time.Time, func())
+	// at returns a channel that receives once, when t has come, and a
+	// function that gives the timer up.
+	at func(t time.Time) (<-chan time.Time, func())
 	// random returns a number in [0, 1).
 	random func() float64
 }
 
 var realClock = clock{
 	now: time.Now,
-	after: func(d time.Duration) (<-chan time.Time, func()) {
-		t := time.NewTimer(d)
-		return t.C, func() { t.Stop() }
+	at: func(t time.Time) (<-chan time.Time, func()) {
+		timer := time.NewTimer(time.Until(t))
+		return timer.C, func() { timer.Stop() }
 	},
 	random: rand.Float64,
 }
+
+// after is at, d from now.
+func (c clock) after(d time.Duration) (<-chan time.Time, func()) { return c.at(c.now().Add(d)) }

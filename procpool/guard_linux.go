@@ -107,7 +107,7 @@ type guardKeeper struct {
 	mu      sync.Mutex
 	entries map[string]bool
 	proc    *child   // nil when no guard is running
-	pipe    *os.File // the write end
+	pipe    *os.File // the write end; nil when the guard no longer reads
 }
 
 // GuardPID returns the process id of the guard, 0 when there is none.
@@ -196,11 +196,13 @@ func (g *guardKeeper) remove(entry string) {
 // tell sends a line. A guard that doesn't read is killed and replaced. The pipe
 // must not be closed instead: to the guard that would be our death.
 func (g *guardKeeper) tell(line string) {
-	if g.proc == nil {
+	if g.pipe == nil {
 		return
 	}
 	_ = g.pipe.SetWriteDeadline(time.Now().Add(guardPatience))
 	if _, err := g.pipe.WriteString(line + "\n"); err != nil {
-		g.proc.signal(syscall.SIGKILL)
+		g.pipe = nil // attend closes it
+		// Not under this lock: reaping takes the child's before it.
+		go g.proc.signal(syscall.SIGKILL)
 	}
 }

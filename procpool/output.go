@@ -49,9 +49,10 @@ func (l *Lines) Write(p []byte) (int, error) {
 	defer l.mu.Unlock()
 	n := len(p)
 	for len(p) > 0 {
-		end := bytes.IndexByte(p, '\n')
-		switch room := maxLine - len(l.partial); {
-		case end >= 0 && end <= room:
+		room := maxLine - len(l.partial)
+		end := bytes.IndexByte(p[:min(len(p), room+1)], '\n')
+		switch {
+		case end >= 0:
 			l.line(bytes.TrimSuffix(append(l.partial, p[:end]...), []byte{'\r'}))
 			p = p[end+1:]
 		case len(p) > room:

@@ -87,7 +87,7 @@ func (q *waitQueue[T]) leave(w *waiter[T], err error) {
 // wait waits until w is settled, ctx has ended or the time is up. leave is
 // q.leave under the owner's lock.
 func (q *waitQueue[T]) wait(ctx context.Context, w *waiter[T], leave func(error)) (T, error) {
-	expired, stop := q.clk.after(q.timeout)
+	expired, stop := q.clk.at(w.since.Add(q.timeout))
 	defer stop()
 	select {
 	case <-w.settled:

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -32,15 +33,32 @@ type spawnResult struct {
 // thread and never returns.
 var spawner = sync.OnceValue(func() chan<- spawnJob {
 	jobs := make(chan spawnJob)
-	go func() {
-		runtime.LockOSThread()
-		for job := range jobs {
-			pid, err := syscall.ForkExec(job.path, job.argv, job.attr)
-			job.reply <- spawnResult{pid, err}
-		}
-	}()
+	go spawnAll(jobs)
 	return jobs
 })
+
+func spawnAll(jobs <-chan spawnJob) {
+	runtime.LockOSThread()
+	keepInherited()
+	for job := range jobs {
+		pid, err := syscall.ForkExec(job.path, job.argv, job.attr)
+		job.reply <- spawnResult{pid, err}
+	}
+}
+
+// keepInherited keeps from children what whoever started this program left open
+// in it. All that the program opens itself is close-on-exec from the start.
+func keepInherited() {
+	fds, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return // no /proc: then there is no list of them
+	}
+	for _, fd := range fds {
+		if n, err := strconv.Atoi(fd.Name()); err == nil && n > 2 {
+			unix.CloseOnExec(n)
+		}
+	}
+}
 
 // spawn starts c with files as its descriptors 0, 1, 2, … and nothing else,
 // as the leader of a new process group. The files stay the caller's.

@@ -25,7 +25,7 @@ func (p *Pool) own() {
 		var due <-chan time.Time
 		stop := func() {}
 		if !s.next.IsZero() {
-			due, stop = p.clk.after(s.next.Sub(s.now))
+			due, stop = p.clk.at(s.next)
 		}
 		select {
 		case <-p.wake:
@@ -106,11 +106,13 @@ func (p *Pool) tend(s *survey, w *worker) {
 			w.failure = fmt.Errorf("not ready after %v", p.cfg.StartTimeout)
 		}
 		if w.failure != nil {
+			p.died(w, s.now)
 			p.stop(s, w, "failed to start")
 		}
 	case Ready, Busy:
 		switch {
 		case w.lost:
+			p.died(w, s.now)
 			p.kill(s, w, "connection lost")
 		case !w.proven && s.due(w.since.Add(provenAfter)):
 			p.proven(w)
@@ -136,12 +138,26 @@ func (p *Pool) tendDraining(s *survey, w *worker) {
 			p.stop(s, w, "did not exit")
 		}
 	case w.lost:
+		p.died(w, s.now)
 		p.kill(s, w, "connection lost")
 	case w.inFlight == 0:
 		w.told = true
 		w.deadline = s.now.Add(p.cfg.GracefulTimeout)
 		s.due(w.deadline)
 		s.do(func() { _ = w.session.CloseWrite() }) // a dead worker needs no telling
+	}
+}
+
+// died counts w as a worker that ended unasked. That comes before its process
+// has exited where that is known, so that the back-off holds for its replacement.
+func (p *Pool) died(w *worker, now time.Time) {
+	if w.counted {
+		return
+	}
+	w.counted = true
+	p.totals.Deaths++
+	if !w.proven {
+		p.backoff.failed(w.started, now, p.clk.random)
 	}
 }
 

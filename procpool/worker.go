@@ -33,6 +33,7 @@ type worker struct {
 	proven    bool // it has done its work, or stood ready for long enough
 	worn      bool // it is to be replaced
 	lost      bool // its connection ended
+	counted   bool // among the pool's deaths
 	condemned bool
 	told      bool // CloseWrite was called
 	killed    bool
@@ -148,7 +149,7 @@ func (p *Pool) attachFailed(w *worker, err error) {
 func (p *Pool) exited(w *worker, exit Exit, startErr error) {
 	p.mu.Lock()
 	now := p.clk.now()
-	expected := w.state == Draining && w.inFlight == w.stuck || w.state == Stopping && !w.lost && w.failure == nil
+	expected := !w.counted && (w.state == Stopping || w.state == Draining && w.inFlight == w.stuck)
 	if w.state == Starting {
 		w.failure = startErr
 		if startErr == nil {
@@ -156,10 +157,7 @@ func (p *Pool) exited(w *worker, exit Exit, startErr error) {
 		}
 	}
 	if !expected {
-		p.totals.Deaths++
-		if !w.proven {
-			p.backoff.failed(w.started, now, p.clk.random)
-		}
+		p.died(w, now)
 	}
 	w.enter(Dead, now)
 	p.lastExit[w.info.Number] = exit.String()
