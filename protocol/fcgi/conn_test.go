@@ -192,7 +192,7 @@ func TestEndRequestStatus(t *testing.T) {
 		{"foreign exit status", false, 7, 0, "ok", 0, false},
 		{"can't multiplex", false, 0, 1, "", protocol.Overloaded, true},
 		{"overloaded", false, 0, 2, "", protocol.Overloaded, true},
-		{"overloaded worker", true, 0, 2, "", protocol.Overloaded, true},
+		{"given back by a worker", true, 0, 2, "", protocol.Returned, true},
 		{"overloaded after output", false, 0, 2, "x", protocol.Overloaded, false},
 		{"unknown role", false, 0, 3, "", protocol.Malformed, false},
 		{"status nobody knows", true, 0, 200, "", protocol.Malformed, false},
@@ -458,6 +458,24 @@ func TestStderr(t *testing.T) {
 	mustRead(t, s, "out", 0)
 	if log.String() != "one two" {
 		t.Errorf("stderr %q", log.String())
+	}
+}
+
+// Who closed a stream may forget the writer: nothing is written any more.
+func TestNoStderrAfterClose(t *testing.T) {
+	c, p := negotiated(t, Options{}, "2", "10")
+	var log bytes.Buffer
+	req := get(nil)
+	req.Stderr = &log
+	s, other := mustOpen(t, c, req, nil), mustOpen(t, c, get(nil), nil)
+	p.request(1)
+	p.request(2)
+	s.Close()
+	p.send(typeStderr, 1, []byte("late"))
+	p.end(2, 0, 0)
+	mustRead(t, other, "", 0) // so "late" has been read as well
+	if log.Len() > 0 {
+		t.Errorf("stderr %q after Close", log.String())
 	}
 }
 
