@@ -79,7 +79,8 @@ class Loop:
         """Makes run return once the requests that have begun are answered.
 
         Requests that begin later are refused, so that the gateway gives them
-        to another worker. Called from a signal handler: takes no lock.
+        to another worker. May be called from a signal handler, more than once
+        and by any thread: takes no lock.
         """
         self._connection.draining = True
         self._stop_if_done()
@@ -126,23 +127,30 @@ class Loop:
     def _wait(self, satisfied, request=None):
         """Returns when satisfied(request), having read for everybody or slept.
         Whoever calls it passes the role on afterwards."""
-        while not satisfied(request):
-            if not self._reading:
+        try:
+            while not satisfied(request):
+                if self._reading:
+                    self._sleep(request)
+                    continue
                 self._read()
                 if self._ready and self._idle and request is not None:
                     self._idle.pop().release()
-                continue
-            wake = allocate_lock()
+        except BaseException:  # a signal handler of the application raised
+            self._pass_on()
+            raise
+
+    def _sleep(self, request):
+        wake = allocate_lock()
+        wake.acquire()
+        waiting, entry = (self._idle, wake) if request is None else (self._blocked, (request, wake))
+        waiting.append(entry)
+        self._lock.release()
+        try:
             wake.acquire()
-            if request is None:
-                self._idle.append(wake)
-            else:
-                self._blocked.append((request, wake))
-            self._lock.release()
-            try:
-                wake.acquire()
-            finally:
-                self._lock.acquire()
+        finally:
+            self._lock.acquire()
+            if entry in waiting:  # not woken, but interrupted
+                waiting.remove(entry)
 
     def _pass_on(self):
         """Wakes a thread for what the caller leaves behind: a request, or the
@@ -179,13 +187,10 @@ class Loop:
         if begun:
             self._ready.extend(begun)
         if touched and self._blocked:
-            still = []
-            for waiting in self._blocked:
-                if waiting[0] in touched:
-                    waiting[1].release()
-                else:
-                    still.append(waiting)
-            self._blocked = still
+            for entry in self._blocked[:]:
+                if entry[0] in touched:
+                    self._blocked.remove(entry)
+                    entry[1].release()
         if connection.reply:
             reply, connection.reply = connection.reply, b""
             self._send(reply)
@@ -205,8 +210,8 @@ class Loop:
             wake.release()
         for _, wake in self._blocked:
             wake.release()
-        self._idle = []
-        self._blocked = []
+        self._idle.clear()
+        self._blocked.clear()
 
     # -- What a running request does ----------------------------------------
 

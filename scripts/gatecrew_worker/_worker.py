@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import traceback
 
 from gatecrew_worker._loader import LoadError, load_wsgi
@@ -76,7 +77,7 @@ def main(argv):
     except LoadError as exc:
         print(exc, file=sys.stderr)
         return EXIT_NOT_LOADED
-    signal.signal(signal.SIGTERM, lambda *_: loop.stop())
+    _stop_on_term(loop)
     try:
         # The negotiation, answered in here, is the readiness.
         loop.run(Handler(app, loop, options.root_path))
@@ -96,6 +97,34 @@ def _prepare_streams():
             stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
     if sys.stderr is not None:
         faulthandler.enable()
+
+
+def _stop_on_term(loop):
+    """Has SIGTERM call loop.stop().
+
+    A handler alone would be late: a signal that comes just before the main
+    thread blocks in a system call is seen by the interpreter only when that
+    call returns. The wake-up descriptor is written at once, so a thread of its
+    own reads it; the handler is there for the case that the application takes
+    the descriptor for itself.
+    """
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+
+    def watch():
+        while signal.SIGTERM not in os.read(read, 64):
+            pass
+        loop.stop()
+
+    def leave():  # what the application forks is its own
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    threading.Thread(target=watch, name="gatecrew-signals", daemon=True).start()
+    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    signal.signal(signal.SIGTERM, lambda *_: loop.stop())
+    os.register_at_fork(after_in_child=leave)
 
 
 def _take_socket():

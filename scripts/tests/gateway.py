@@ -158,7 +158,10 @@ class Worker:
 
     def _exactly(self, n):
         while len(self._unread) < n:
-            data = self.sock.recv(1 << 16)
+            try:
+                data = self.sock.recv(1 << 16)
+            except ConnectionResetError:
+                data = b""
             if not data:
                 raise EOFError("the worker closed the connection\n" + self.log)
             self._unread += data

@@ -4,6 +4,7 @@ PEP 3333 by wsgiref.validate; `raw` is not, for the ones that break it."""
 import io
 import json
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -259,12 +260,12 @@ def swallow(environ, start_response):
 def read_reports(environ, start_response):
     say("reading")
     try:
-        environ["wsgi.input"].read(-1)
+        size = len(environ["wsgi.input"].read(-1))
     except OSError as exc:
         say("read raised" + " " + type(exc).__name__)
         raise
     start_response("200 OK", list(PLAIN))
-    return [b""]
+    return [b"%d" % size]
 
 
 def write_reports(environ, start_response):
@@ -367,9 +368,26 @@ def fork(environ, start_response):
     return [b"%d" % os.WEXITSTATUS(os.waitpid(pid, 0)[1])]
 
 
-def descriptors(environ, start_response):
+def fork_and_terminate(environ, start_response):
+    """A child that lives on, and is told to end: it must, and nobody else."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.write(write, b"!")
+        time.sleep(10)
+        os._exit(0)
+    os.read(read, 1)
+    os.close(read)
+    os.close(write)
+    os.kill(pid, 15)
     start_response("200 OK", list(PLAIN))
-    return [json.dumps(sorted(int(n) for n in os.listdir("/proc/self/fd"))).encode()]
+    return [b"%d" % os.WTERMSIG(os.waitpid(pid, 0)[1])]
+
+
+def descriptors(environ, start_response):
+    """The ones that a program sees which the application starts."""
+    start_response("200 OK", list(PLAIN))
+    return [subprocess.check_output(["ls", "/proc/self/fd"], close_fds=False)]
 
 
 def path(environ, start_response):
