@@ -29,8 +29,9 @@ func (p *Pool) Lease(ctx context.Context) (*Lease, error) {
 	}
 	// Whoever waits comes first; when someone does, no slot is free.
 	if p.queue.len() == 0 {
-		if w := p.pick(); w != nil {
-			l := p.assign(w)
+		now := p.clk.now()
+		if w := p.pick(now); w != nil {
+			l := p.assign(w, now)
 			p.mu.Unlock()
 			return l, nil
 		}
@@ -54,8 +55,9 @@ func (p *Pool) Lease(ctx context.Context) (*Lease, error) {
 }
 
 // pick returns the ready worker with the fewest requests, the oldest of equals
-// so that the others can idle away. Nil when there is none.
-func (p *Pool) pick() *worker {
+// so that the others can idle away; without one, a quick worker that may have a
+// request ahead. Nil when there is neither.
+func (p *Pool) pick(now time.Time) *worker {
 	var best *worker
 	for _, w := range p.workers {
 		if w.state != Ready || w.lost || best != nil && w.inFlight >= best.inFlight {
@@ -70,15 +72,24 @@ func (p *Pool) pick() *worker {
 		}
 		best = w
 	}
+	if best == nil {
+		best = p.pickAhead(now)
+	}
 	return best
 }
 
 // assign gives w one more request.
-func (p *Pool) assign(w *worker) *Lease {
+func (p *Pool) assign(w *worker, now time.Time) *Lease {
 	p.totals.Requests++
 	w.served++
+	if w.inFlight == 0 {
+		w.pace.begin(now)
+	}
 	w.inFlight++
-	w.settle(p.clk.now())
+	if w.inFlight > w.capacity {
+		p.watchAhead(now)
+	}
+	w.settle(now)
 	if w.limit > 0 && w.served >= w.limit && !w.worn {
 		w.worn = true
 		p.poke()
@@ -87,13 +98,13 @@ func (p *Pool) assign(w *worker) *Lease {
 }
 
 // dispatch gives free slots to those who wait.
-func (p *Pool) dispatch() {
+func (p *Pool) dispatch(now time.Time) {
 	for p.queue.len() > 0 {
-		w := p.pick()
+		w := p.pick(now)
 		if w == nil {
 			return
 		}
-		p.queue.serve(p.assign(w))
+		p.queue.serve(p.assign(w, now))
 	}
 }
 
@@ -118,6 +129,7 @@ func (l *Lease) Release() {
 	}
 	w.inFlight--
 	now := p.clk.now()
+	w.pace.end(now)
 	if w.inFlight == 0 {
 		w.idleSince = now
 	}
@@ -129,7 +141,7 @@ func (l *Lease) Release() {
 		p.proven(w)
 	}
 	w.settle(now)
-	p.dispatch()
+	p.dispatch(now)
 	if p.phase == draining {
 		p.poke()
 	}

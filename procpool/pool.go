@@ -16,8 +16,9 @@ type Config struct {
 	// Name stands in errors, log lines and the workers' environment.
 	Name string
 	// Command starts a worker. Its descriptor 3 is one end of a stream socket
-	// pair, the other end of which Attach is given; descriptor 0 is /dev/null,
-	// 1 and 2 are log lines. GATECREW_WORKER=NAME/NUMBER is added to Env.
+	// pair, the other end of which Attach is given; 4 is a pipe on which the
+	// pool writes commands, a line each; 0 is /dev/null, 1 and 2 are log
+	// lines. GATECREW_WORKER=NAME/NUMBER is added to Env.
 	Command Command
 
 	// Min and Max bound the number of workers. Equal, the pool is static;
@@ -69,6 +70,10 @@ type Config struct {
 type Session interface {
 	// Capacity is how many requests the worker takes at once, at least 1.
 	Capacity() int
+	// Ahead is how many requests more it takes before it can start them. A
+	// worker that takes any gives back those that it has not started when
+	// it reads the line "recall" from descriptor 4.
+	Ahead() int
 	// CloseWrite tells the worker that no more requests come. It is called
 	// when none is in progress.
 	CloseWrite() error
@@ -106,17 +111,18 @@ type Pool struct {
 	// mu guards everything below and the fields of all workers. It covers
 	// queue and slots together, so that a slot that becomes free goes to the
 	// longest waiter in one step. Nothing that can block is done under it.
-	mu       sync.Mutex
-	phase    phase
-	workers  []*worker
-	queue    waitQueue[*Lease]
-	min, max int
-	target   int
-	lastDown time.Time // when the pool last shrank by itself
-	backoff  backoff
-	failure  *StartFailure
-	totals   Totals
-	lastExit map[int]string // by worker number
+	mu         sync.Mutex
+	phase      phase
+	workers    []*worker
+	queue      waitQueue[*Lease]
+	min, max   int
+	target     int
+	lastDown   time.Time // when the pool last shrank by itself
+	aheadWatch time.Time // until then the owner looks by itself at requests given ahead
+	backoff    backoff
+	failure    *StartFailure
+	totals     Totals
+	lastExit   map[int]string // by worker number
 }
 
 // phase is how far a pool's end has come.

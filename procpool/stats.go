@@ -35,6 +35,7 @@ type Totals struct {
 	Started       uint64 // workers
 	Deaths        uint64 // workers that ended unasked, or never became ready
 	Recycled      uint64 // workers replaced after MaxRequests
+	Recalls       uint64 // times a worker was asked for requests that it had not started
 }
 
 // WorkerStats is one worker.

@@ -82,6 +82,9 @@ func (p *Pool) look() survey {
 		s.finished = len(kept) == 0
 		return s
 	}
+	if p.aheadWatch.After(s.now) {
+		s.due(p.aheadWatch)
+	}
 	p.resize(&s)
 	p.retire(&s)
 	p.launch(&s)
@@ -117,6 +120,7 @@ func (p *Pool) tend(s *survey, w *worker) {
 		case !w.proven && s.due(w.since.Add(provenAfter)):
 			p.proven(w)
 		}
+		p.tendAhead(s, w)
 	case Draining:
 		p.tendDraining(s, w)
 	case Stopping:
@@ -129,6 +133,9 @@ func (p *Pool) tend(s *survey, w *worker) {
 func (p *Pool) tendDraining(s *survey, w *worker) {
 	switch {
 	case w.condemned:
+		if !w.pace.recalled {
+			p.recall(s, w)
+		}
 		if w.inFlight == w.stuck || s.due(w.deadline) {
 			p.stop(s, w, w.reason)
 		}

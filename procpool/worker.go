@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"time"
 
 	"go.uber.org/zap"
@@ -24,7 +25,10 @@ type worker struct {
 	session Session
 	cancel  context.CancelCauseFunc // of Attach
 
+	control   *os.File // commands to the worker
 	capacity  int
+	aheadMax  int // requests beyond capacity that it takes before it can start them
+	pace      pace
 	inFlight  int
 	stuck     int // those of inFlight that were condemned
 	served    int
@@ -74,6 +78,7 @@ func (p *Pool) run(w *worker) {
 	exit := w.child.reap(false)
 	p.exited(w, exit, nil)
 	_ = conn.Close()
+	_ = w.control.Close()
 	<-attached
 	if w.session != nil {
 		_ = w.session.Close()
@@ -114,7 +119,7 @@ func (p *Pool) attached(w *worker, session Session) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	w.session = session
-	w.capacity = max(1, session.Capacity())
+	w.capacity, w.aheadMax = max(1, session.Capacity()), session.Ahead()
 	if !w.enter(Ready, now) {
 		return false
 	}
@@ -122,7 +127,7 @@ func (p *Pool) attached(w *worker, session Session) bool {
 	if !closed(p.ready) {
 		close(p.ready)
 	}
-	p.dispatch()
+	p.dispatch(now)
 	p.poke()
 	return true
 }

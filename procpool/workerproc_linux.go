@@ -30,16 +30,25 @@ func (p *Pool) startWorker(w *worker, line func(stream string, line []byte)) (ne
 	defer unix.Close(out)
 	defer unix.Close(errout)
 
-	c := p.cfg.Command
-	c.Env = append(c.Env[:len(c.Env):len(c.Env)], fmt.Sprintf("GATECREW_WORKER=%s/%d", p.cfg.Name, w.info.Number))
-	ch, err := spawn(c, uintptr(null), uintptr(out), uintptr(errout), uintptr(theirs))
+	control, commands, err := pipe(false)
 	if err != nil {
 		_ = conn.Close()
 		output.close()
 		return nil, nil, err
 	}
+	defer unix.Close(commands)
+
+	c := p.cfg.Command
+	c.Env = append(c.Env[:len(c.Env):len(c.Env)], fmt.Sprintf("GATECREW_WORKER=%s/%d", p.cfg.Name, w.info.Number))
+	ch, err := spawn(c, uintptr(null), uintptr(out), uintptr(errout), uintptr(theirs), uintptr(commands))
+	if err != nil {
+		_ = conn.Close()
+		_ = control.Close()
+		output.close()
+		return nil, nil, err
+	}
 	p.mu.Lock()
-	w.child, w.info.PID = ch, ch.pid
+	w.child, w.info.PID, w.control = ch, ch.pid, control
 	unwanted := w.state == Stopping // ordered while it was being started
 	p.mu.Unlock()
 	if unwanted {

@@ -79,12 +79,13 @@ const (
 	Malformed                   // the application broke the protocol
 	TimedOut                    // the application took too long
 	ClientGone                  // the request's own context ended, or its body could not be read
+	Returned                    // the application gave the request back without having started it
 	Refused                     // the request can't be expressed in this protocol (too large, NUL in a value)
 )
 
 var kindNames = [...]string{
 	Unavailable: "application unavailable", Overloaded: "application overloaded", Died: "application died",
-	Malformed: "malformed answer", TimedOut: "application timed out", ClientGone: "client went away", Refused: "request refused",
+	Malformed: "malformed answer", TimedOut: "application timed out", ClientGone: "client went away", Returned: "request given back", Refused: "request refused",
 }
 
 func (k Kind) String() string {

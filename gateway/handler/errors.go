@@ -43,6 +43,7 @@ var byKind = map[protocol.Kind]failure{
 	protocol.Malformed:   {status: http.StatusBadGateway, text: "The application's answer could not be understood."},
 	protocol.TimedOut:    {status: http.StatusGatewayTimeout, text: "The application took too long to answer."},
 	protocol.ClientGone:  {status: statusClientGone, text: "The client went away."},
+	protocol.Returned:    {status: http.StatusServiceUnavailable, text: "The application is busy. Try again in a moment.", retryAfter: 1},
 	protocol.Refused:     {status: http.StatusRequestHeaderFieldsTooLarge, text: "The request head is too large for the application."},
 }
 
@@ -109,10 +110,4 @@ func (f *failure) write(w http.ResponseWriter, requestID string) {
 	h.Set("Content-Length", strconv.Itoa(len(text)))
 	w.WriteHeader(f.status)
 	w.Write([]byte(text))
-}
-
-// unseen reports whether no application can have seen the failed request.
-func unseen(err error) bool {
-	var e *protocol.Error
-	return errors.As(err, &e) && e.Unseen
 }

@@ -108,7 +108,7 @@ func (x *exchange) fail(err error) {
 	f := failureOf(err)
 	if x.wroteHeader {
 		x.logFailure(f, "response broken off")
-		panic(http.ErrAbortHandler)
+		x.breakOff()
 	}
 	if f.status == statusClientGone {
 		x.entry.Status = f.status
@@ -117,6 +117,23 @@ func (x *exchange) fail(err error) {
 	}
 	x.logFailure(f, "request failed")
 	f.write(x, x.entry.RequestID)
+}
+
+// breakOff ends a response that has begun so that its client sees that it is
+// not whole: a chunked one without its last chunk, any other one short of its
+// length. An HTTP/1.0 response without a length ends with its connection (RFC
+// 1945, section 7.2.2), and nothing but a reset tells a broken end from a good
+// one. A Unix socket knows no reset.
+func (x *exchange) breakOff() {
+	if !x.request.ProtoAtLeast(1, 1) {
+		if conn, _, err := http.NewResponseController(x.ResponseWriter).Hijack(); err == nil {
+			if t, ok := conn.(*net.TCPConn); ok {
+				_ = t.SetLinger(0) // it may be dead already
+			}
+			conn.Close()
+		}
+	}
+	panic(http.ErrAbortHandler)
 }
 
 func (x *exchange) logFailure(f *failure, what string) {

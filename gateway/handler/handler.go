@@ -132,7 +132,8 @@ func (h *Handler) ask(x *exchange, r *http.Request, route *site.Route, target *c
 	if req.Get("UNIQUE_ID") == "" { // Apache's name; a site may set its own
 		req.Params = append(req.Params, protocol.Param{Name: "UNIQUE_ID", Value: x.entry.RequestID})
 	}
-	for attempt := 1; ; attempt++ {
+	var tries tries
+	for {
 		answer, err := h.open(r.Context(), x, route, req)
 		if err == nil {
 			local, err := h.respond(x, r, answer)
@@ -140,11 +141,13 @@ func (h *Handler) ask(x *exchange, r *http.Request, route *site.Route, target *c
 			answer.Close()
 			return local, err
 		}
-		if !h.mayReplay(err, r, route, body, attempt) {
+		if r.Context().Err() != nil || !tries.another(err, r.Method, route) || body.rewind() != nil {
 			return "", err
 		}
-		h.Log.Info("request is given to another worker", zap.String("request", x.entry.RequestID),
-			zap.String("route", route.Name), zap.Int("attempt", attempt+1), zap.Error(err))
+		if tries.returned == 0 {
+			h.Log.Info("request is given to another worker", zap.String("request", x.entry.RequestID),
+				zap.String("route", route.Name), zap.Error(err))
+		}
 	}
 }
 
@@ -197,24 +200,34 @@ func (h *Handler) open(ctx context.Context, x *exchange, route *site.Route, req 
 	}
 }
 
-// maxAttempts is how many workers one request is given to at most, so that a
-// request that kills its worker can't kill a pool.
-const maxAttempts = 3
+// tries counts how often a request was given to a worker in vain.
+type tries struct{ failed, returned int }
 
-// mayReplay decides whether a request that failed before its response head is
-// given to another worker, and makes its body whole again. The rule: always
-// when no application can have seen it; when one may have acted on it, only
-// once, if the method is idempotent and the site allows it.
-func (h *Handler) mayReplay(err error, r *http.Request, route *site.Route, body *body, attempt int) bool {
-	if attempt >= maxAttempts || r.Context().Err() != nil {
+// Limits of tries. A request that kills its worker must not kill a pool; a
+// request that workers give back has cost them nothing, but has to end too.
+const (
+	maxFailed   = 3
+	maxReturned = 100
+)
+
+// another decides whether a request that failed before its response head is
+// given to one more worker. The rule: always when no application can have seen
+// it; when one may have acted on it, only once, if the method is idempotent and
+// the site allows it.
+func (t *tries) another(err error, method string, route *site.Route) bool {
+	var e *protocol.Error
+	switch {
+	case !errors.As(err, &e):
 		return false
+	case e.Kind == protocol.Returned:
+		t.returned++
+		return t.returned < maxReturned
 	}
-	if !unseen(err) {
-		if attempt > 1 || protocol.KindOf(err) != protocol.Died || !route.ReplayIdempotent || !backend.Idempotent(r.Method) {
-			return false
-		}
+	t.failed++
+	if e.Unseen {
+		return t.failed < maxFailed && e.Kind != protocol.Overloaded && e.Kind != protocol.Refused
 	}
-	return body.rewind() == nil
+	return t.failed == 1 && e.Kind == protocol.Died && route.ReplayIdempotent && backend.Idempotent(method)
 }
 
 // redirected is the request for a local redirect: a GET of another path, as

@@ -56,6 +56,7 @@ type Conn struct {
 	flow       bool      // negotiated: many requests, credit both ways
 	peerWindow int       // bytes of STDIN per request; with flow
 	capacity   int       // requests at once
+	ahead      int       // requests that may wait in the application beside them
 	streams    []*Stream // by id - 1; nil is a free id
 	free       []uint16  // ids that were used before
 	open       int       // streams that are not nil
@@ -92,6 +93,14 @@ func (c *Conn) Capacity() int {
 	c.w.mu.Lock()
 	defer c.w.mu.Unlock()
 	return c.capacity
+}
+
+// Ahead is how many requests more may be open, which the application can't
+// start before others have ended.
+func (c *Conn) Ahead() int {
+	c.w.mu.Lock()
+	defer c.w.mu.Unlock()
+	return c.ahead
 }
 
 // Done is closed when the connection is dead, whoever closed it.
@@ -209,8 +218,8 @@ func (c *Conn) addLocked(s *Stream) *protocol.Error {
 		return &protocol.Error{Kind: protocol.Unavailable, Err: c.writeErr}
 	case c.closing:
 		return &protocol.Error{Kind: protocol.Unavailable, Err: errors.New("fcgi: connection is closing")}
-	case c.open == c.capacity:
-		return &protocol.Error{Kind: protocol.Overloaded, Err: fmt.Errorf("fcgi: all of %d request ids are in use", c.capacity)}
+	case c.open == c.capacity+c.ahead:
+		return &protocol.Error{Kind: protocol.Overloaded, Err: fmt.Errorf("fcgi: all of %d request ids are in use", c.open)}
 	}
 	if n := len(c.free); n > 0 {
 		s.id, c.free = c.free[n-1], c.free[:n-1]

@@ -17,6 +17,7 @@ type reader struct {
 	left    int     // content bytes of rec to come
 	padding int     // padding bytes of rec to come
 	touched []*Stream
+	ended   *Stream // of a foreign application: its END_REQUEST was in this read
 }
 
 // violation is an application's breach of the protocol.
@@ -37,12 +38,25 @@ func (c *Conn) readLoop() {
 		}
 		c.reader.touched = c.reader.touched[:0]
 		have = copy(buf, buf[used:have])
+		ended := c.reader.ended
+		c.reader.ended = nil
+		if ended != nil && have > 0 && bad == nil {
+			bad = violation{errors.New("fcgi: bytes behind the end of the request")}
+		}
 		if bad != nil {
 			kind := protocol.Died
 			if errors.As(bad, new(violation)) {
 				kind = protocol.Malformed
 			}
 			c.teardown(kind, bad)
+		}
+		if ended != nil && ended.ended != nil {
+			// Not before all that was read has been looked at: the next
+			// request, which has the same id, would get what stands behind
+			// this one's end.
+			ended.ended()
+		}
+		if bad != nil {
 			return
 		}
 		if err != nil {
@@ -216,7 +230,11 @@ func (c *Conn) end(s *Stream, p []byte) error {
 	if last != nil {
 		c.teardown(protocol.Died, last)
 	}
-	if mine && s.ended != nil {
+	switch {
+	case !mine:
+	case !s.flow && last == nil:
+		c.reader.ended = s // readLoop calls ended
+	case s.ended != nil:
 		s.ended()
 	}
 	return last

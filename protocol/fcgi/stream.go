@@ -81,7 +81,8 @@ func (s *Stream) AppStatus() uint32 {
 }
 
 // Read implements protocol.Exchange. It returns what has arrived as soon as
-// there is anything. io.EOF means that END_REQUEST came with the status
+// there is anything, and io.EOF with the last of it when the end has arrived
+// too. io.EOF means that END_REQUEST came with the status
 // FCGI_REQUEST_COMPLETE and, from a negotiated peer, appStatus 0. The end of
 // Open's context makes it fail at once, with ClientGone, or TimedOut when a
 // deadline was the cause; so does Close, with ClientGone.
@@ -102,11 +103,15 @@ func (s *Stream) Read(p []byte) (int, error) {
 		case s.buf.len() > 0:
 			n := s.buf.read(p)
 			grant := s.consumeLocked(n)
+			var err error
+			if s.over && s.result == io.EOF && s.buf.len() == 0 {
+				err = io.EOF // with the last bytes: who reads them knows the length
+			}
 			s.mu.Unlock()
 			if grant > 0 {
 				s.send.grant(s, grant)
 			}
-			return n, nil
+			return n, err
 		case s.over:
 			err := s.result
 			s.mu.Unlock()
@@ -251,6 +256,8 @@ func (s *Stream) end(appStatus uint32, status protocolStatus) {
 	}
 	s.over, s.appStatus, s.result = true, appStatus, io.EOF
 	switch {
+	case s.flow && status == statusOverloaded && !s.began:
+		s.result = &protocol.Error{Kind: protocol.Returned, Unseen: true, Err: errors.New("fcgi: worker has not started the request")}
 	case status == statusCantMpx || status == statusOverloaded:
 		s.result = &protocol.Error{Kind: protocol.Overloaded, Unseen: !s.began,
 			Err: fmt.Errorf("fcgi: request rejected with protocol status %d", status)}

@@ -27,6 +27,7 @@ type Values struct {
 	Multiplex bool // FCGI_MPXS_CONNS: requests may share a connection
 	Flow      int  // GATECREW_FLOW: version of the extension; 0 is plain FastCGI
 	Window    int  // GATECREW_WINDOW: bytes of STDIN that it takes per request before it grants more
+	Ahead     int  // GATECREW_AHEAD: requests beyond MaxReqs that it takes before it can start them
 }
 
 // Negotiate asks the application for its values and waits for the answer,
@@ -70,7 +71,7 @@ func appendGetValues(b []byte, window int) []byte {
 	for _, p := range [...]protocol.Param{
 		{Name: "FCGI_MAX_CONNS"}, {Name: "FCGI_MAX_REQS"}, {Name: "FCGI_MPXS_CONNS"},
 		{Name: "GATECREW_FLOW", Value: strconv.Itoa(flowVersion)},
-		{Name: "GATECREW_WINDOW", Value: strconv.Itoa(window)},
+		{Name: "GATECREW_WINDOW", Value: strconv.Itoa(window)}, {Name: "GATECREW_AHEAD"},
 	} {
 		pairs = appendPair(pairs, p.Name, p.Value)
 	}
@@ -91,6 +92,7 @@ func (c *Conn) values(p []byte) error {
 	if v.Flow > 0 && v.Multiplex {
 		c.flow = true
 		c.capacity = max(1, min(v.MaxReqs, maxRequests))
+		c.ahead = min(v.Ahead, maxRequests-c.capacity)
 		c.peerWindow = v.Window
 	}
 	c.answer <- v
@@ -116,6 +118,8 @@ func parseValues(p []byte) (Values, error) {
 			field, limit = &v.Flow, flowVersion
 		case "GATECREW_WINDOW":
 			field = &v.Window
+		case "GATECREW_AHEAD":
+			field = &v.Ahead
 		default:
 			return
 		}

@@ -230,7 +230,7 @@ func TestAnswerVectors(t *testing.T) {
 					kind := protocol.Kind(0)
 					switch {
 					case status != 0:
-						kind = protocol.Overloaded
+						kind = protocol.Returned
 					case app != 0:
 						kind = protocol.Died
 					}

@@ -137,14 +137,15 @@ func TestNegotiate(t *testing.T) {
 		want     Values
 		kind     protocol.Kind
 	}{
-		{"our worker", values(full...), 4, Values{1, 4, true, 1, 9}, 0},
-		{"unknown names", values(append(full, "X", "y")...), 4, Values{1, 4, true, 1, 9}, 0},
+		{"our worker", values(full...), 4, Values{1, 4, true, 1, 9, 0}, 0},
+		{"requests ahead", values(append(full, "GATECREW_AHEAD", "15")...), 4, Values{1, 4, true, 1, 9, 15}, 0},
+		{"unknown names", values(append(full, "X", "y")...), 4, Values{1, 4, true, 1, 9, 0}, 0},
 		{"nothing", nil, 1, Values{}, 0},
 		{"plain FastCGI", values("FCGI_MAX_REQS", "50", "FCGI_MPXS_CONNS", "1"), 1, Values{MaxReqs: 50, Multiplex: true}, 0},
-		{"flow 0", values(with("GATECREW_FLOW", "0")...), 1, Values{1, 4, true, 0, 9}, 0},
-		{"no multiplexing", values(with("FCGI_MPXS_CONNS", "0")...), 1, Values{1, 4, false, 1, 9}, 0},
-		{"no number of requests", values(with("FCGI_MAX_REQS", "0")...), 1, Values{1, 0, true, 1, 9}, 0},
-		{"more requests than ids", values(with("FCGI_MAX_REQS", "2000000000")...), 65535, Values{1, 2000000000, true, 1, 9}, 0},
+		{"flow 0", values(with("GATECREW_FLOW", "0")...), 1, Values{1, 4, true, 0, 9, 0}, 0},
+		{"no multiplexing", values(with("FCGI_MPXS_CONNS", "0")...), 1, Values{1, 4, false, 1, 9, 0}, 0},
+		{"no number of requests", values(with("FCGI_MAX_REQS", "0")...), 1, Values{1, 0, true, 1, 9, 0}, 0},
+		{"more requests than ids", values(with("FCGI_MAX_REQS", "2000000000")...), 65535, Values{1, 2000000000, true, 1, 9, 0}, 0},
 		{"a version that was not offered", values(with("GATECREW_FLOW", "2")...), 0, Values{}, protocol.Malformed},
 		{"no window", values(with("GATECREW_WINDOW", "0")...), 0, Values{}, protocol.Malformed},
 		{"window too large", values(with("GATECREW_WINDOW", "2147483648")...), 0, Values{}, protocol.Malformed},

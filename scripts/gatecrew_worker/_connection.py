@@ -72,13 +72,15 @@ class Request:
 class Connection:
     """The state of the one connection a worker has.
 
-    max_requests is how many requests may be open at once; further ones are
+    max_requests is how many requests may be worked on at once, and ahead how
+    many more may be open, waiting; further ones are
     refused as overloaded, which tells the gateway that no application has
     seen them. So are all that begin after `draining` was set.
     """
 
-    def __init__(self, max_requests):
+    def __init__(self, max_requests, ahead=0):
         self.max_requests = max_requests
+        self.ahead = ahead
         self.requests = {}  # open ones by id
         self.begun = 0  # how many were ever accepted
         self.draining = False
@@ -174,12 +176,19 @@ class Connection:
         # Counted before draining is looked at: whoever sets draining looks at
         # the count afterwards, so that one of both sees the other.
         self.begun += 1
-        if self.draining or len(requests) >= self.max_requests:
+        if self.draining or len(requests) >= self.max_requests + self.ahead:
             self.begun -= 1
             self.reply += rec.end_request(request_id, 0, rec.OVERLOADED)
             return None
         request = requests[request_id] = Request(request_id, self._window)
         return request
+
+    def give_back(self, request):
+        """Refuses a request that was accepted and that nobody has started."""
+        request.ended = True
+        del self.requests[request.id]
+        self.begun -= 1
+        self.reply += rec.end_request(request.id, 0, rec.OVERLOADED)
 
     def _receive_begin(self, request_id, content):
         if len(content) != 8:
@@ -253,6 +262,8 @@ class Connection:
             self._window = window
             answer["GATECREW_FLOW"] = b"1"
             answer["GATECREW_WINDOW"] = b"%d" % INPUT_WINDOW
+            if self.ahead:
+                answer["GATECREW_AHEAD"] = b"%d" % self.ahead
         self.reply += rec.record(
             rec.GET_VALUES_RESULT, 0,
             rec.encode_pairs((name.encode("latin-1"), answer[name]) for name in asked if name in answer),

@@ -38,10 +38,10 @@ _pack_header = rec.HEADER.pack
 class Loop:
     """Serves the requests of one connected socket with a number of threads."""
 
-    def __init__(self, sock, threads):
+    def __init__(self, sock, threads, ahead=0):
         self.threads = threads
         self._sock = sock
-        self._connection = Connection(threads)
+        self._connection = Connection(threads, ahead)
         self._ready = deque()  # requests that nobody runs yet
         self._lock = allocate_lock()  # guards the state below, and decoding
         self._reading = False  # somebody has the read role
@@ -96,6 +96,26 @@ class Loop:
             self._sock.shutdown(how)
         except OSError:
             pass  # the gateway has gone: the reader sees that by itself
+
+    def give_back(self):
+        """Returns the requests that have not been started to the gateway,
+        which gives them to other workers. Called from a thread of its own
+        while all others are busy."""
+        connection = self._connection
+        with self._lock:
+            # Also those that the gateway sent before it asked.
+            while not self._reading and not self._end_of_input:
+                before = len(self._ready)
+                self._read(socket.MSG_DONTWAIT)
+                if len(self._ready) == before:
+                    break
+            while self._ready:
+                connection.give_back(self._ready.pop())
+            reply, connection.reply = connection.reply, b""
+            if reply:
+                self._send(reply)
+                self._stop_if_done()
+            self._pass_on()
 
     def _work(self, handle):
         while True:

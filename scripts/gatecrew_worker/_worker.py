@@ -11,6 +11,7 @@ import fcntl
 import os
 import signal
 import socket
+import stat
 import sys
 import threading
 import traceback
@@ -23,10 +24,16 @@ from gatecrew_worker._wsgi import Handler
 EXIT_FAILED = 3
 EXIT_NOT_LOADED = 4
 
-# The gateway's socket, and where it is moved: out of the range in which
-# applications and the daemons they start expect their own descriptors.
+# The gateway's socket and its commands, and where they are moved: out of the
+# range in which applications and the daemons they start expect their own
+# descriptors.
 _SOCKET = 3
+_CONTROL = 4
 _MOVED = 100
+
+# Requests that are taken beside those that can be started. The gateway sends
+# them only while this worker is quick, and they come with fewer wake-ups.
+_AHEAD = 15
 
 
 class _Parser(argparse.ArgumentParser):
@@ -70,7 +77,8 @@ def main(argv):
         print("gatecrew: descriptor %d is not the gateway's socket (%s); workers are started by gatecrew" % (_SOCKET, exc),
               file=sys.stderr)
         return EXIT_FAILED
-    loop = Loop(sock, options.threads)
+    control = _take_control()
+    loop = Loop(sock, options.threads, 0 if control is None else _AHEAD)
     sys.path.insert(0, os.path.abspath(options.app_dir or os.getcwd()))
     try:
         app = load_wsgi(options.app)
@@ -78,6 +86,8 @@ def main(argv):
         print(exc, file=sys.stderr)
         return EXIT_NOT_LOADED
     _stop_on_term(loop)
+    if control is not None:
+        threading.Thread(target=_obey, args=(control, loop), name="gatecrew-control", daemon=True).start()
     try:
         # The negotiation, answered in here, is the readiness.
         loop.run(Handler(app, loop, options.root_path))
@@ -128,12 +138,35 @@ def _stop_on_term(loop):
 
 
 def _take_socket():
-    fd = fcntl.fcntl(_SOCKET, fcntl.F_DUPFD_CLOEXEC, _MOVED)
+    fd = _move(_SOCKET)
     try:
         sock = socket.socket(fileno=fd)
     except OSError:
         os.close(fd)
         raise
-    os.close(_SOCKET)
     sock.setblocking(True)
     return sock
+
+
+def _take_control():
+    """Returns the pipe that commands come from, None when there is none."""
+    try:
+        if not stat.S_ISFIFO(os.fstat(_CONTROL).st_mode):
+            return None
+    except OSError:
+        return None
+    return _move(_CONTROL)
+
+
+def _move(fd):
+    moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _MOVED)
+    os.close(fd)
+    return moved
+
+
+def _obey(control, loop):
+    """Does what the gateway commands while the other threads are at work."""
+    with open(control, "rb") as commands:
+        for command in commands:
+            if command == b"recall\n":
+                loop.give_back()

@@ -1,0 +1,110 @@
+package procpool
+
+import (
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// A worker that is quick gets its next requests before it has finished the
+// last one: that spares it, and the gateway, a sleep and a wake-up for each.
+// The price is that one request may stand behind another, so it is paid only
+// while it is small:
+//
+//   - a worker is never given more than aheadWork of work that it can't start
+//     at once, by its recent service time;
+//   - a worker that has finished nothing for stallAfter while such requests
+//     stand behind is asked for them back. Those that it has not started are
+//     given to other workers, or go back to the queue.
+const (
+	aheadWork  = time.Millisecond
+	stallAfter = 2 * time.Millisecond
+	// measured is how many requests a worker must have finished before its
+	// service time is believed.
+	measured = 16
+)
+
+// recallCommand is what is written to a worker's control pipe to have the
+// requests back that it has not started.
+const recallCommand = "recall\n"
+
+// pace is a worker's recent speed.
+type pace struct {
+	service  time.Duration // moving average of the time from one finished request to the next
+	finished int           // up to measured
+	last     time.Time     // when it last finished a request, or began to work after a pause
+	recalled bool          // it was asked for its requests since then
+}
+
+// begin notes that an idle worker got work.
+func (p *pace) begin(now time.Time) { p.last, p.recalled = now, false }
+
+// end notes that a request was finished. A slow one counts for more than a
+// quick one: what is to be avoided is to take a slow worker for a quick one.
+func (p *pace) end(now time.Time) {
+	took := now.Sub(p.last)
+	p.last, p.recalled = now, false
+	switch {
+	case p.finished == 0:
+		p.service = took
+	case took > p.service:
+		p.service += (took - p.service) / 4
+	default:
+		p.service -= (p.service - took) / 16
+	}
+	p.finished = min(p.finished+1, measured)
+}
+
+// ahead is how many requests the worker may hold that it can't start at once.
+func (w *worker) ahead(now time.Time) int {
+	if w.aheadMax == 0 || w.pace.finished < measured || w.pace.recalled || now.Sub(w.pace.last) > stallAfter/2 {
+		return 0
+	}
+	return min(w.aheadMax, int(aheadWork/max(w.pace.service, time.Microsecond)))
+}
+
+// pickAhead returns the busy worker with the fewest requests that may have one
+// more. Nil when there is none.
+func (p *Pool) pickAhead(now time.Time) *worker {
+	var best *worker
+	for _, w := range p.workers {
+		if w.state == Busy && !w.lost && (best == nil || w.inFlight < best.inFlight) && w.inFlight < w.capacity+w.ahead(now) {
+			best = w
+		}
+	}
+	return best
+}
+
+// watchAhead has the owner look after requests that stand behind others, again
+// and again as long as there are new ones.
+func (p *Pool) watchAhead(now time.Time) {
+	if now.After(p.aheadWatch) {
+		p.aheadWatch = now.Add(stallAfter)
+		p.poke()
+	}
+}
+
+// tendAhead asks a worker that stands still for the requests that it has not
+// started.
+func (p *Pool) tendAhead(s *survey, w *worker) {
+	if w.inFlight <= w.capacity || w.pace.recalled || w.control == nil {
+		return
+	}
+	if s.due(w.pace.last.Add(stallAfter)) {
+		p.recall(s, w)
+	}
+}
+
+// recall asks for the requests that w has not started, once until it moves on.
+func (p *Pool) recall(s *survey, w *worker) {
+	w.pace.recalled = true
+	p.totals.Recalls++
+	control := w.control
+	s.do(func() {
+		// Never waits in practice: who reads nothing leaves room for 9,000 lines.
+		_ = control.SetWriteDeadline(time.Now().Add(stallAfter))
+		if _, err := control.Write([]byte(recallCommand)); err != nil {
+			p.log.Debug("worker not reached", zap.Int("worker", w.info.Number), zap.Error(err))
+		}
+	})
+}

@@ -1,0 +1,66 @@
+package procpool
+
+import (
+	"testing"
+	"time"
+)
+
+func TestPace(t *testing.T) {
+	start := time.Now()
+	for _, test := range []struct {
+		name  string
+		took  []time.Duration // of the requests before
+		pause time.Duration   // since the last one
+		want  int
+	}{
+		{"too few requests to tell", repeat(10*time.Microsecond, measured-1), 0, 0},
+		{"as quick as can be", repeat(10*time.Microsecond, measured), 0, 15},
+		{"work for a millisecond at most", repeat(200*time.Microsecond, 100), 0, 5},
+		{"just not quick", repeat(1100*time.Microsecond, 100), 0, 0},
+		{"slow", repeat(60*time.Millisecond, 100), 0, 0},
+		{"one slow request is enough", append(repeat(10*time.Microsecond, 100), 60*time.Millisecond), 0, 0},
+		{"quick again", append(append(repeat(10*time.Microsecond, 100), 60*time.Millisecond), repeat(10*time.Microsecond, 200)...), 0, 15},
+		{"standing still", repeat(10*time.Microsecond, 100), stallAfter, 0},
+	} {
+		w := &worker{aheadMax: 15}
+		now := start
+		w.pace.begin(now)
+		for _, took := range test.took {
+			now = now.Add(took)
+			w.pace.end(now)
+		}
+		if got := w.ahead(now.Add(test.pause)); got != test.want {
+			t.Errorf("%s: %d requests ahead, want %d", test.name, got, test.want)
+		}
+		w.aheadMax = 0
+		if got := w.ahead(now); got != 0 {
+			t.Errorf("%s: %d requests ahead of a worker that takes none", test.name, got)
+		}
+	}
+}
+
+func TestPaceAfterRecall(t *testing.T) {
+	w := &worker{aheadMax: 15}
+	now := time.Now()
+	w.pace.begin(now)
+	for range measured {
+		now = now.Add(time.Microsecond)
+		w.pace.end(now)
+	}
+	w.pace.recalled = true
+	if got := w.ahead(now); got != 0 {
+		t.Errorf("%d requests ahead of a worker that was just asked for them back", got)
+	}
+	w.pace.end(now.Add(time.Microsecond))
+	if got := w.ahead(now.Add(time.Microsecond)); got != 15 {
+		t.Errorf("%d requests ahead after it moved on, want 15", got)
+	}
+}
+
+func repeat(d time.Duration, n int) []time.Duration {
+	all := make([]time.Duration, n)
+	for i := range all {
+		all[i] = d
+	}
+	return all
+}
