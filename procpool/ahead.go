@@ -33,17 +33,17 @@ type pace struct {
 	service  time.Duration // moving average of the time from one finished request to the next
 	finished int           // up to measured
 	last     time.Time     // when it last finished a request, or began to work after a pause
-	recalled bool          // it was asked for its requests since then
+	recalls  int           // how often it was asked for its requests since then
 }
 
 // begin notes that an idle worker got work.
-func (p *pace) begin(now time.Time) { p.last, p.recalled = now, false }
+func (p *pace) begin(now time.Time) { p.last, p.recalls = now, 0 }
 
 // end notes that a request was finished. A slow one counts for more than a
 // quick one: what is to be avoided is to take a slow worker for a quick one.
 func (p *pace) end(now time.Time) {
 	took := now.Sub(p.last)
-	p.last, p.recalled = now, false
+	p.last, p.recalls = now, 0
 	switch {
 	case p.finished == 0:
 		p.service = took
@@ -57,7 +57,7 @@ func (p *pace) end(now time.Time) {
 
 // ahead is how many requests the worker may hold that it can't start at once.
 func (w *worker) ahead(now time.Time) int {
-	if w.aheadMax == 0 || w.pace.finished < measured || w.pace.recalled || now.Sub(w.pace.last) > stallAfter/2 {
+	if w.aheadMax == 0 || w.pace.finished < measured || w.pace.recalls > 0 || now.Sub(w.pace.last) > stallAfter/2 {
 		return 0
 	}
 	return min(w.aheadMax, int(aheadWork/max(w.pace.service, time.Microsecond)))
@@ -85,19 +85,18 @@ func (p *Pool) watchAhead(now time.Time) {
 }
 
 // tendAhead asks a worker that stands still for the requests that it has not
-// started.
+// started. A request that was on its way meanwhile comes back with the next
+// asking, so it is asked again, ever more rarely, as long as it holds any.
 func (p *Pool) tendAhead(s *survey, w *worker) {
-	if w.inFlight <= w.capacity || w.pace.recalled || w.control == nil {
-		return
-	}
-	if s.due(w.pace.last.Add(stallAfter)) {
+	if w.inFlight > w.capacity && s.due(w.pace.last.Add(stallAfter<<min(w.pace.recalls, 6))) {
 		p.recall(s, w)
+		s.due(w.pace.last.Add(stallAfter << min(w.pace.recalls, 6)))
 	}
 }
 
-// recall asks for the requests that w has not started, once until it moves on.
+// recall asks for the requests that w has not started.
 func (p *Pool) recall(s *survey, w *worker) {
-	w.pace.recalled = true
+	w.pace.recalls++
 	p.totals.Recalls++
 	control := w.control
 	s.do(func() {

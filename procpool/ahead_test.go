@@ -47,7 +47,7 @@ func TestPaceAfterRecall(t *testing.T) {
 		now = now.Add(time.Microsecond)
 		w.pace.end(now)
 	}
-	w.pace.recalled = true
+	w.pace.recalls = 1
 	if got := w.ahead(now); got != 0 {
 		t.Errorf("%d requests ahead of a worker that was just asked for them back", got)
 	}

@@ -133,7 +133,7 @@ func (p *Pool) tend(s *survey, w *worker) {
 func (p *Pool) tendDraining(s *survey, w *worker) {
 	switch {
 	case w.condemned:
-		if !w.pace.recalled {
+		if w.inFlight > w.capacity && w.pace.recalls == 0 {
 			p.recall(s, w)
 		}
 		if w.inFlight == w.stuck || s.due(w.deadline) {
