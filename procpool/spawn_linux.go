@@ -39,16 +39,16 @@ var spawner = sync.OnceValue(func() chan<- spawnJob {
 
 func spawnAll(jobs <-chan spawnJob) {
 	runtime.LockOSThread()
-	keepInherited()
+	hideInherited()
 	for job := range jobs {
 		pid, err := syscall.ForkExec(job.path, job.argv, job.attr)
 		job.reply <- spawnResult{pid, err}
 	}
 }
 
-// keepInherited keeps from children what whoever started this program left open
+// hideInherited keeps from children what whoever started this program left open
 // in it. All that the program opens itself is close-on-exec from the start.
-func keepInherited() {
+func hideInherited() {
 	fds, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
 		return // no /proc: then there is no list of them
