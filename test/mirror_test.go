@@ -194,11 +194,8 @@ func (c *rawClient) get(target string, fields ...string) harness.Response {
 
 // rawRequest is a request without a body.
 func rawRequest(method, target string, fields ...string) string {
-	head := method + " " + target + " HTTP/1.1\r\n"
-	for _, f := range append([]string{"Host: gateway.test"}, fields...) {
-		head += f + "\r\n"
-	}
-	return head + "\r\n"
+	lines := append([]string{method + " " + target + " HTTP/1.1", "Host: gateway.test"}, fields...)
+	return strings.Join(lines, "\r\n") + "\r\n\r\n"
 }
 
 // send writes a whole request and reads its response.

@@ -47,9 +47,29 @@ func appendParams(b []byte, id uint16, params []protocol.Param, size int) []byte
 		b = appendHeader(b, typeParams, id, size)
 		b = appendPairs(b, params)
 	default:
-		b = appendStream(b, typeParams, id, appendPairs(make([]byte, 0, size), params))
+		b = appendLargeParams(b, id, params)
 	}
 	return appendHeader(b, typeParams, id, 0)
+}
+
+// appendLargeParams appends the records of params that don't fit into one. The
+// pairs may be cut anywhere, but php-fpm reads each record by itself: only a
+// pair that is larger than a record is cut.
+func appendLargeParams(b []byte, id uint16, params []protocol.Param) []byte {
+	content := make([]byte, 0, 2*maxContent)
+	for i := range params {
+		name, value := params[i].Name, params[i].Value
+		if size := pairSize(name, value); len(content)+size > maxContent && size <= maxContent {
+			b = appendStream(b, typeParams, id, content)
+			content = content[:0]
+		}
+		content = appendPair(content, name, value)
+		if whole := len(content) - len(content)%maxContent; whole > 0 {
+			b = appendStream(b, typeParams, id, content[:whole])
+			content = append(content[:0], content[whole:]...)
+		}
+	}
+	return appendStream(b, typeParams, id, content)
 }
 
 func appendPairs(b []byte, params []protocol.Param) []byte {

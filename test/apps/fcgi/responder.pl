@@ -2,7 +2,8 @@
 # A FastCGI responder on libfcgi, the reference implementation: it shares no
 # code with the gateway. Usage: responder.pl SOCKET [PROCESSES]; SOCKET is a path
 # or :PORT. Answers with its environment and the body's size as JSON; /die kills
-# the process, /sleep waits for QUERY_STRING seconds.
+# the process, /sleep waits for QUERY_STRING seconds, /raw answers with the
+# body, head and all.
 use strict;
 use warnings;
 use FCGI ();
@@ -21,9 +22,16 @@ while ($request->Accept >= 0) {
     my $path = $env{PATH_INFO} || $env{SCRIPT_NAME} || "";
     kill KILL => $$ if $path eq "/die";
     select undef, undef, undef, $env{QUERY_STRING} || 1 if $path eq "/sleep";
-    my ($bytes, $block) = (0);
-    while ((my $n = read STDIN, $block, 65536) > 0) { $bytes += $n }
+    my ($bytes, $block, $body) = (0);
+    while ((my $n = read STDIN, $block, 65536) > 0) {
+        $bytes += $n;
+        $body .= $block if $path eq "/raw";
+    }
     print STDERR "served $path\n";
+    if ($path eq "/raw") {
+        print $body // "";
+        next;
+    }
     print "Content-Type: application/json\r\n\r\n",
         JSON::PP->new->ascii->canonical->encode({ env => { map { $_ => "$env{$_}" } keys %env }, bytes => $bytes, pid => $$ + 0 });
 }
