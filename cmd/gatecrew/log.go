@@ -23,5 +23,5 @@ func newLogger(c config.Log, w io.Writer) *zap.Logger {
 		enc.EncodeLevel = zapcore.LowercaseLevelEncoder
 		encoder = zapcore.NewConsoleEncoder(enc)
 	}
-	return zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(w)), level))
+	return zap.New(zapcore.NewCore(printable{encoder}, zapcore.Lock(zapcore.AddSync(w)), level))
 }
