@@ -94,6 +94,7 @@ type diagnostics struct {
 
 	mu      sync.Mutex
 	origin  origin
+	early   []string // lines that came before it was known who answers
 	partial []byte
 	total   int
 	cut     int
@@ -102,8 +103,19 @@ type diagnostics struct {
 // from says where the lines that follow come from.
 func (d *diagnostics) from(o origin) {
 	d.mu.Lock()
+	defer d.mu.Unlock()
 	d.origin = o
-	d.mu.Unlock()
+	if o.upstream != "" {
+		d.release()
+	}
+}
+
+// release hands the early lines to the log.
+func (d *diagnostics) release() {
+	for _, line := range d.early {
+		d.log.write(diagnosticsLine{d.origin, line})
+	}
+	d.early = nil
 }
 
 // Write implements io.Writer; it never fails and never blocks.
@@ -134,7 +146,11 @@ func (d *diagnostics) Write(p []byte) (int, error) {
 func (d *diagnostics) emit() {
 	line := string(bytes.TrimRight(d.partial, "\r"))
 	d.partial = d.partial[:0]
-	if line != "" {
+	switch {
+	case line == "":
+	case d.origin.upstream == "":
+		d.early = append(d.early, line)
+	default:
 		d.log.write(diagnosticsLine{d.origin, line})
 	}
 }
@@ -146,6 +162,7 @@ func (d *diagnostics) flush() {
 	if len(d.partial) > 0 {
 		d.emit()
 	}
+	d.release()
 	if d.cut > 0 {
 		d.log.write(diagnosticsLine{d.origin, fmt.Sprintf("(%d more bytes were cut off)", d.cut)})
 		d.cut = 0

@@ -148,6 +148,7 @@ func (h *Handler) ask(x *exchange, r *http.Request, route *site.Route, target *c
 			h.Log.Info("request is given to another worker", zap.String("request", x.entry.RequestID),
 				zap.String("route", route.Name), zap.Error(err))
 		}
+		x.at(route.Name, "")
 	}
 }
 
