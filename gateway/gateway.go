@@ -79,10 +79,6 @@ func New(cfg *config.Config, o Options) (*Gateway, error) {
 	return g, nil
 }
 
-// headerSlack is how much larger than MaxHeaderBytes a request head may be
-// until net/http refuses it.
-const headerSlack = 4096
-
 // errHurry ends the serving without waiting for the requests in progress.
 var errHurry = errors.New("told to stop at once")
 
@@ -120,7 +116,7 @@ func (g *Gateway) Run() error {
 		Handler:           g.handler,
 		ReadHeaderTimeout: g.cfg.Limits.HeaderTimeout,
 		IdleTimeout:       g.cfg.Limits.IdleTimeout,
-		MaxHeaderBytes:    max(1, int(g.cfg.Limits.HeaderBytes)-headerSlack),
+		MaxHeaderBytes:    int(g.cfg.Limits.HeaderBytes),
 		ErrorLog:          zap.NewStdLog(g.log.Named("http")),
 	}
 	conns := listen.NewConns(g.cfg.Limits.MaxConnections, g.cfg.Limits.WriteTimeout)
