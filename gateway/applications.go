@@ -73,7 +73,7 @@ func poolConfig(name string, p *config.Pool, workerDir string, log *zap.Logger) 
 		StartTimeout: p.StartTimeout, GracefulTimeout: p.GracefulTimeout,
 		Log: log,
 		Output: func(w procpool.WorkerInfo, _ string, line []byte) {
-			log.Named(w.Pool + "/" + strconv.Itoa(w.Number)).Info(string(line))
+			log.Named(w.Name).Info(string(line))
 		},
 		Attach: func(ctx context.Context, _ procpool.WorkerInfo, conn net.Conn) (procpool.Session, error) {
 			return backend.Attach(ctx, fcgi.NewConn(conn, fcgi.Options{}))

@@ -90,6 +90,8 @@ type WorkerInfo struct {
 	// the lowest that is free.
 	Number int
 	PID    int
+	// Name is "POOL/NUMBER".
+	Name string
 }
 
 // Pool is a set of like worker processes.

@@ -39,7 +39,7 @@ func (p *Pool) startWorker(w *worker, line func(stream string, line []byte)) (ne
 	defer unix.Close(commands)
 
 	c := p.cfg.Command
-	c.Env = append(c.Env[:len(c.Env):len(c.Env)], fmt.Sprintf("GATECREW_WORKER=%s/%d", p.cfg.Name, w.info.Number))
+	c.Env = append(c.Env[:len(c.Env):len(c.Env)], "GATECREW_WORKER="+w.info.Name)
 	ch, err := spawn(c, uintptr(null), uintptr(out), uintptr(errout), uintptr(theirs), uintptr(commands))
 	if err != nil {
 		_ = conn.Close()

@@ -94,7 +94,4 @@ func (x *localExchange) Close() error {
 }
 
 // Answerer implements the interface of that name.
-func (x *localExchange) Answerer() string {
-	w := x.lease.Worker()
-	return fmt.Sprintf("%s/%d", w.Pool, w.Number)
-}
+func (x *localExchange) Answerer() string { return x.lease.Worker().Name }

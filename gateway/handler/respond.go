@@ -4,9 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"mime"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 
 	"go.uber.org/zap"
@@ -104,8 +104,9 @@ func (h *Handler) respondEmpty(x *exchange, status int, a *answer) error {
 
 // eventStream reports whether the client waits for each event.
 func eventStream(h http.Header) bool {
-	kind, _, _ := mime.ParseMediaType(h.Get("Content-Type"))
-	return kind == "text/event-stream"
+	const kind = "text/event-stream"
+	v := h.Get("Content-Type")
+	return len(v) >= len(kind) && strings.EqualFold(v[:len(kind)], kind)
 }
 
 // piece is a buffer that an answer is read into.
