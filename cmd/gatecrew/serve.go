@@ -2,6 +2,9 @@ package main
 
 import (
 	"os"
+	"runtime/debug"
+	"os/signal"
+	"syscall"
 
 	"github.com/urfave/cli/v2"
 	"go.uber.org/zap"
@@ -22,6 +25,14 @@ type options struct {
 // runGateway serves until the program is told to stop. It is a variable so that
 // the tests of the command line can look at what it is given.
 var runGateway = func(cfg *config.Config, o options) error {
+	// Whoever reads the logs may go away. Go ends a program that writes to
+	// standard output or error then, unless it has asked for the signal.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	if os.Getenv("GOGC") == "" {
+		// The gateway's heap is a few megabytes, and nearly all of it lives
+		// for one request: collecting it half as often costs little memory.
+		debug.SetGCPercent(400)
+	}
 	log := newLogger(cfg.Log, os.Stderr)
 	defer func() { _ = log.Sync() }()
 	if o.understood != "" {
