@@ -94,9 +94,7 @@ func TestNothingOutlivesTheGateway(t *testing.T) {
 				t.Fatal("no guard")
 			}
 			// Two workers and a script, each with a child or two.
-			if n := len(marked(t, t.Name())); n < 7 {
-				t.Fatalf("only %d processes to begin with", n)
-			}
+			eventually(t, "all processes", func() bool { return len(marked(t, t.Name())) >= 7 })
 			switch how {
 			case "exit":
 				_ = end.Close()
