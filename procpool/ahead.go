@@ -68,7 +68,7 @@ func (w *worker) ahead(now time.Time) int {
 func (p *Pool) pickAhead(now time.Time) *worker {
 	var best *worker
 	for _, w := range p.workers {
-		if w.state == Busy && !w.lost && (best == nil || w.inFlight < best.inFlight) && w.inFlight < w.capacity+w.ahead(now) {
+		if w.state == Busy && !w.lost && !closed(w.session.Refusing()) && (best == nil || w.inFlight < best.inFlight) && w.inFlight < w.capacity+w.ahead(now) {
 			best = w
 		}
 	}

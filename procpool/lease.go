@@ -63,12 +63,8 @@ func (p *Pool) pick(now time.Time) *worker {
 		if w.state != Ready || w.lost || best != nil && w.inFlight >= best.inFlight {
 			continue
 		}
-		select {
-		case <-w.session.Done(): // not yet seen by the worker's goroutine
-			w.lost = true
-			p.poke()
+		if closed(w.session.Refusing()) { // its end has not been seen yet
 			continue
-		default:
 		}
 		best = w
 	}

@@ -168,11 +168,12 @@ func attachTest(ctx context.Context, _ WorkerInfo, conn net.Conn) (Session, erro
 	return s, nil
 }
 
-func (s *testSession) Capacity() int         { return s.capacity }
-func (s *testSession) Ahead() int            { return 0 }
-func (s *testSession) CloseWrite() error     { return s.conn.(*net.UnixConn).CloseWrite() }
-func (s *testSession) Close() error          { return s.conn.Close() }
-func (s *testSession) Done() <-chan struct{} { return s.done }
+func (s *testSession) Capacity() int             { return s.capacity }
+func (s *testSession) Ahead() int                { return 0 }
+func (s *testSession) CloseWrite() error         { return s.conn.(*net.UnixConn).CloseWrite() }
+func (s *testSession) Close() error              { return s.conn.Close() }
+func (s *testSession) Refusing() <-chan struct{} { return s.done }
+func (s *testSession) Done() <-chan struct{}     { return s.done }
 
 var errDied = errors.New("the worker died")
 

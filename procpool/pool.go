@@ -79,6 +79,10 @@ type Session interface {
 	CloseWrite() error
 	// Close ends the connection.
 	Close() error
+	// Refusing is closed when the connection takes no further request. It
+	// must be closed before the lease of a request is released that failed
+	// for this reason, so that the worker isn't leased again.
+	Refusing() <-chan struct{}
 	// Done is closed when the connection is of no more use.
 	Done() <-chan struct{}
 }

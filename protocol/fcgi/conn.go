@@ -50,6 +50,7 @@ type Conn struct {
 	window int
 	w      writer
 	done   chan struct{}
+	full   chan struct{} // closed when no further request can be opened
 	reader reader
 
 	// Guarded by w.mu; flow changes before the first request only.
@@ -82,7 +83,7 @@ func NewConn(nc net.Conn, o Options) *Conn {
 	if o.WriteTimeout <= 0 {
 		o.WriteTimeout = defaultWriteTimeout
 	}
-	c := &Conn{nc: nc, window: min(o.Window, maxWindow), capacity: 1, done: make(chan struct{})}
+	c := &Conn{nc: nc, window: min(o.Window, maxWindow), capacity: 1, done: make(chan struct{}), full: make(chan struct{})}
 	c.w.init(nc, o.WriteTimeout, c.writeFailed)
 	go c.readLoop()
 	return c
@@ -105,6 +106,20 @@ func (c *Conn) Ahead() int {
 
 // Done is closed when the connection is dead, whoever closed it.
 func (c *Conn) Done() <-chan struct{} { return c.done }
+
+// Refusing is closed when no further request can be opened: because nothing can
+// be sent any more, or after CloseWrite. Done follows when what the application
+// has still to say has been read.
+func (c *Conn) Refusing() <-chan struct{} { return c.full }
+
+// refuseLocked closes Refusing. The caller holds w.mu.
+func (c *Conn) refuseLocked() {
+	select {
+	case <-c.full:
+	default:
+		close(c.full)
+	}
+}
 
 // Err tells why the connection is dead; nil before Done is closed.
 func (c *Conn) Err() error {
@@ -339,6 +354,7 @@ func (c *Conn) CloseWrite() error {
 		return c.failure.Err
 	}
 	c.closing = true
+	c.refuseLocked()
 	if c.open == 0 {
 		c.w.finishWritingLocked()
 	}
@@ -363,6 +379,7 @@ func (c *Conn) writeFailed(err error) {
 	var unsent []*Stream
 	c.w.mu.Lock()
 	c.writeErr = err
+	c.refuseLocked()
 	for _, s := range c.streams {
 		if s == nil {
 			continue
@@ -397,6 +414,7 @@ func (c *Conn) teardown(kind protocol.Kind, err error) {
 		return
 	}
 	c.failure = &protocol.Error{Kind: kind, Err: err}
+	c.refuseLocked()
 	for _, s := range c.streams {
 		if s != nil && c.removeLocked(s) {
 			open = append(open, s)
