@@ -9,6 +9,7 @@ package handler
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -235,8 +236,12 @@ func (t *tries) another(err error, method string, route *site.Route) bool {
 // if the client had asked for it (RFC 3875, section 6.2.2).
 func redirected(r *http.Request, local string) (*http.Request, error) {
 	u, err := url.ParseRequestURI(local)
-	if err != nil || !strings.HasPrefix(local, "/") {
-		return nil, &protocol.Error{Kind: protocol.Malformed, Err: err}
+	if err == nil {
+		_, err = cgi.CleanPath(u.EscapedPath())
+	}
+	if err != nil {
+		// Not wrapped: a bad path is the application's fault here, not the client's.
+		return nil, &protocol.Error{Kind: protocol.Malformed, Err: fmt.Errorf("local redirect: %v", err)}
 	}
 	next := r.Clone(r.Context())
 	next.URL.Path, next.URL.RawPath, next.URL.RawQuery = u.Path, u.RawPath, u.RawQuery

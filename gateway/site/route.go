@@ -59,7 +59,7 @@ func (r *Route) Locate(path, escaped string) (cgi.Target, error) {
 	script, err := r.Scripts.Resolve(escaped)
 	if err != nil {
 		// A file that is no script, or a folder without an index script.
-		if r.Files != nil && (errors.Is(err, cgi.ErrNotScript) || errors.Is(err, cgi.ErrDirectory)) {
+		if r.Files != nil && errors.Is(err, cgi.ErrNotScript) {
 			return t, ErrStatic
 		}
 		return t, err
