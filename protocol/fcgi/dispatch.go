@@ -32,15 +32,9 @@ func (c *Conn) readLoop() {
 		n, err := c.nc.Read(buf[have:])
 		have += n
 		used, bad := c.consume(buf[:have])
-		for i, s := range c.reader.touched {
-			s.notify() // once per socket read, not per record
-			c.reader.touched[i] = nil
-		}
-		c.reader.touched = c.reader.touched[:0]
-		have = copy(buf, buf[used:have])
 		ended := c.reader.ended
 		c.reader.ended = nil
-		if ended != nil && have > 0 && bad == nil {
+		if ended != nil && bad == nil && used < have {
 			bad = violation{errors.New("fcgi: bytes behind the end of the request")}
 		}
 		if bad != nil {
@@ -56,6 +50,12 @@ func (c *Conn) readLoop() {
 			// this one's end.
 			ended.ended()
 		}
+		for i, s := range c.reader.touched {
+			s.notify() // once per socket read, not per record
+			c.reader.touched[i] = nil
+		}
+		c.reader.touched = c.reader.touched[:0]
+		have = copy(buf, buf[used:have])
 		if bad != nil {
 			return
 		}
