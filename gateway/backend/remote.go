@@ -2,8 +2,8 @@ package backend
 
 import (
 	"context"
-	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,8 +16,8 @@ import (
 // Go program. It is spoken to with one request at a time per kept connection.
 //
 // A kept connection occupies one of the application's processes even while it
-// is idle, so a connection is given back to the application, by closing it,
-// as soon as a newer one may be waiting for a process.
+// is idle, so connections are given back to the application, by closing them,
+// while a newer one seems to wait for a process.
 type Remote struct {
 	network, address string
 	dialTimeout      time.Duration
@@ -25,10 +25,10 @@ type Remote struct {
 	idleTimeout      time.Duration
 	limit            *procpool.Limiter
 
-	mu      sync.Mutex
-	idle    []idleConn // the most recently used one last
-	waiting int        // connections that have not been answered on yet
-	closed  bool
+	mu       sync.Mutex
+	idle     []idleConn // the most recently used one last
+	starving int        // new connections that seem to have no process yet
+	closed   bool
 }
 
 type idleConn struct {
@@ -63,6 +63,12 @@ func NewRemote(c RemoteConfig) *Remote {
 // its last request does so at once; an older connection would be known dead.
 const settle = 20 * time.Millisecond
 
+// hungry is how long the first answer on a new connection may take before other
+// connections are given back for it. An application with a free process has
+// most often answered by then; giving back at once would make every request
+// under load dial, since each dial would cost a kept connection.
+const hungry = 10 * time.Millisecond
+
 // Open implements Backend.
 func (r *Remote) Open(ctx context.Context, req *protocol.Request) (protocol.Exchange, error) {
 	if err := r.limit.Acquire(ctx); err != nil {
@@ -74,9 +80,9 @@ func (r *Remote) Open(ctx context.Context, req *protocol.Request) (protocol.Exch
 			r.limit.Release()
 			return nil, err
 		}
-		x := &remoteExchange{remote: r, conn: conn, kept: kept}
+		x := &remoteExchange{remote: r, conn: conn}
 		if !kept {
-			r.expect(+1)
+			x.hunger = time.AfterFunc(hungry, x.starves)
 		}
 		x.Stream, err = conn.Open(ctx, req, x.ended)
 		if err == nil {
@@ -92,10 +98,13 @@ func (r *Remote) Open(ctx context.Context, req *protocol.Request) (protocol.Exch
 	}
 }
 
-// connect takes the youngest idle connection, else dials.
+// connect takes an idle connection, else dials: the youngest, so that the
+// others can idle away, but for a request that can't be replayed the oldest,
+// which is the surest not to be on its way to be closed.
 func (r *Remote) connect(ctx context.Context, method string) (conn *fcgi.Conn, kept bool, err error) {
+	replayable := Idempotent(method)
 	for {
-		i, ok := r.pop()
+		i, ok := r.pop(replayable)
 		if !ok {
 			break
 		}
@@ -104,7 +113,7 @@ func (r *Remote) connect(ctx context.Context, method string) (conn *fcgi.Conn, k
 			continue
 		default:
 		}
-		if !Idempotent(method) && time.Since(i.since) < settle {
+		if !replayable && time.Since(i.since) < settle {
 			i.conn.Close()
 			break
 		}
@@ -132,23 +141,19 @@ func Idempotent(method string) bool {
 	return false
 }
 
-func (r *Remote) pop() (idleConn, bool) {
+func (r *Remote) pop(youngest bool) (idleConn, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	n := len(r.idle)
-	if n == 0 {
+	if len(r.idle) == 0 {
 		return idleConn{}, false
 	}
-	i := r.idle[n-1]
-	r.idle = r.idle[:n-1]
+	at := 0
+	if youngest {
+		at = len(r.idle) - 1
+	}
+	i := r.idle[at]
+	r.idle = slices.Delete(r.idle, at, at+1)
 	return i, true
-}
-
-// expect counts the connections on which the first answer is still awaited.
-func (r *Remote) expect(d int) {
-	r.mu.Lock()
-	r.waiting += d
-	r.mu.Unlock()
 }
 
 // keep puts a connection back, or closes it where it would be in the way.
@@ -163,7 +168,7 @@ func (r *Remote) keep(conn *fcgi.Conn) {
 	select {
 	case <-conn.Done():
 	default:
-		if r.closed || r.waiting > 0 {
+		if r.closed || r.starving > 0 {
 			stale = append(stale, conn)
 		} else {
 			if len(r.idle) == 0 {
@@ -214,31 +219,65 @@ type remoteExchange struct {
 	Stream *fcgi.Stream
 	remote *Remote
 	conn   *fcgi.Conn
-	kept   bool // the connection had answered a request before
-	first  sync.Once
+	hunger *time.Timer // runs starves; nil on a kept connection
+
+	// Guarded by the remote's lock.
+	starving bool // counted as such
+	sated    bool // fed was called
 }
 
-// answered runs when the connection is known to have a process behind it.
-func (x *remoteExchange) answered() {
-	if !x.kept {
-		x.first.Do(func() { x.remote.expect(-1) })
+// starves runs when a new connection has waited for long: the idle ones may be
+// what it waits for.
+func (x *remoteExchange) starves() {
+	r := x.remote
+	r.mu.Lock()
+	if x.sated {
+		r.mu.Unlock()
+		return
+	}
+	x.starving = true
+	r.starving++
+	idle := r.idle
+	r.idle = nil
+	r.mu.Unlock()
+	for _, i := range idle {
+		i.conn.Close()
+	}
+}
+
+// fed runs when the connection is known to have a process behind it, or to
+// need none any more.
+func (x *remoteExchange) fed() {
+	if x.hunger == nil {
+		return
+	}
+	r := x.remote
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if x.sated {
+		return
+	}
+	x.sated = true
+	x.hunger.Stop()
+	if x.starving {
+		r.starving--
 	}
 }
 
 func (x *remoteExchange) Read(p []byte) (int, error) {
 	n, err := x.watch.Read(p)
 	if n > 0 {
-		x.answered()
+		x.fed()
 	}
 	return n, err
 }
 
 // ended runs when the connection is free or dead.
 func (x *remoteExchange) ended() {
-	x.answered()
+	x.fed()
 	x.remote.keep(x.conn)
 	x.remote.limit.Release()
 }
 
 // Answerer implements the interface of that name.
-func (x *remoteExchange) Answerer() string { return fmt.Sprintf("fcgi/%s", x.remote.address) }
+func (x *remoteExchange) Answerer() string { return x.remote.address }
