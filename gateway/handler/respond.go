@@ -70,6 +70,10 @@ func (h *Handler) copyBody(x *exchange, a *answer, length int64, flush bool) err
 			return &protocol.Error{Kind: protocol.Malformed, Err: fmt.Errorf("the answer has %d bytes, its Content-Length says %d", sent, length)}
 		case err == io.EOF:
 			return nil
+		case err != nil && sent == length && protocol.KindOf(err) != protocol.ClientGone:
+			h.Log.Warn("the application failed after its whole answer", zap.String("request", x.entry.RequestID),
+				zap.String("route", x.entry.Route), zap.String("upstream", x.entry.Upstream), zap.Error(err))
+			return nil
 		case err != nil:
 			return err
 		}
