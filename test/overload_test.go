@@ -1,0 +1,139 @@
+package test
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"gatecrew/test/harness"
+)
+
+// More requests than an application can take are refused while they are fresh:
+// the queue has an end, and who finds no place is told at once.
+func TestClass50Overload(t *testing.T) {
+	const queue = 8
+	kept := t.TempDir()
+	dir := t.TempDir()
+	script(t, dir, "slow.sh", "#!/bin/sh\nsleep 1\nprintf 'Content-Type: text/plain\\n\\nslept\\n'\n")
+	script(t, dir, "fast.sh", "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\nfast\\n'\n")
+	g := harness.New(t, "serve", "-c", harness.WriteFile(t, "gatecrew.yaml", fmt.Sprintf(`
+log: {access: "off", level: error}
+pools:
+  probe: {app: "wsgi_probe:application", chdir: %q, python: %q, workers: 4, queue_length: %d, env: {TEST_DIR: %q}}
+sites:
+  - routes:
+      - {path: /pool, pool: probe}
+      - {path: /cgi, cgi: {dir: %q, max: 4, queue_length: %d}}
+`, harness.App(t), harness.Python(t), queue, kept, dir, queue)))
+	g.Binary = harness.BuildPlain(t) // its memory is measured
+	g.Start()
+
+	for _, c := range []struct{ name, slow, fast, fastBody string }{
+		{"pool", "/pool/sleep?s=1", "/pool/token?x=fast", "fast"},
+		{"CGI", "/cgi/slow.sh", "/cgi/fast.sh", "fast\n"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			const handler = time.Second
+			before := harness.MemoryOf(g.PID).RSS
+			clients := scaled(1000, 5000)
+			seen := newTally()
+			var mu sync.Mutex
+			var refused []time.Duration
+			began := time.Now()
+			crowd(g, clients, clients, func(call *caller, n int) {
+				asked := time.Now()
+				r, err := call.call("GET", c.slow, "")
+				took := time.Since(asked)
+				switch {
+				case err != nil:
+					seen.add("broken", "%v", err)
+				case r.Status == http.StatusOK && r.Body == "slept\n" && took >= handler:
+					seen.add("served", "%v", took)
+				case r.Status == http.StatusServiceUnavailable:
+					seen.add("refused", "%v", took)
+					if after, err := strconv.Atoi(r.Header.Get("Retry-After")); err != nil || after < 1 {
+						seen.add("no Retry-After", "%+v", r)
+					}
+					mu.Lock()
+					refused = append(refused, took)
+					mu.Unlock()
+				default:
+					seen.add("wrong", "%+v after %v", r, took)
+				}
+			})
+			took := time.Since(began)
+			seen.only(t, "served", "refused")
+			if n := seen.of("served"); n < 4+queue {
+				t.Errorf("%d served, want at least the %d that have a place", n, 4+queue)
+			}
+			slices.Sort(refused)
+			if len(refused) == 0 {
+				t.Fatal("nobody was refused")
+			}
+			median, last := refused[len(refused)/2], refused[len(refused)-1]
+			// What a client measures has the time in it that this machine needs
+			// for all of them at once. Who waits in the queue by mistake waits
+			// for several handlers, or for the queue's ten seconds.
+			if median > 2*handler || last > 5*handler {
+				t.Errorf("refusals took %v in the middle and %v at most, handlers take %v", median, last, handler)
+			}
+			peak := harness.MemoryOf(g.PID).Peak
+			t.Logf("%d served and %d refused in %v; a refusal took %v in the middle, %v at most; RSS from %d to %d MiB",
+				seen.of("served"), len(refused), took, median, last, before>>20, peak>>20)
+			if limit := before + int64(clients)*(64<<10); peak > limit {
+				t.Errorf("%d clients took the memory from %d to %d bytes", clients, before, peak)
+			}
+			if r := g.Get(c.fast); r.Status != http.StatusOK || r.Body != c.fastBody {
+				t.Errorf("afterwards: %+v", r)
+			}
+		})
+	}
+	if n := len(workers(g, "probe")); n != 4 {
+		t.Errorf("%d workers afterwards, want 4", n)
+	}
+}
+
+// Who has a place in the queue waits no longer than the queue's time.
+func TestClass50QueueTimeout(t *testing.T) {
+	t.Parallel()
+	kept := t.TempDir()
+	dir := t.TempDir()
+	script(t, dir, "slow.sh", "#!/bin/sh\nsleep 3\nprintf 'Content-Type: text/plain\\n\\nslept\\n'\n")
+	g := harness.Serve(t, fmt.Sprintf(`
+log: {access: "off", level: error}
+pools:
+  probe: {app: "wsgi_probe:application", chdir: %q, python: %q, workers: 1, queue_timeout: 500ms, env: {TEST_DIR: %q}}
+sites:
+  - routes:
+      - {path: /pool, pool: probe}
+      - {path: /cgi, cgi: {dir: %q, max: 1, queue_timeout: 500ms}}
+`, harness.App(t), harness.Python(t), kept, dir))
+	for _, c := range []struct{ name, slow string }{{"pool", "/pool/sleep?s=3"}, {"CGI", "/cgi/slow.sh"}} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			const handler, patience = 3 * time.Second, 500 * time.Millisecond
+			seen := newTally()
+			crowd(g, 8, 8, func(call *caller, n int) {
+				asked := time.Now()
+				r, err := call.call("GET", c.slow, "")
+				took := time.Since(asked)
+				switch {
+				case err == nil && r.Status == http.StatusOK && r.Body == "slept\n":
+					seen.add("served", "")
+				case err == nil && r.Status == http.StatusServiceUnavailable && r.Header.Get("Retry-After") != "" && took >= patience && took < handler:
+					seen.add("refused", "")
+				default:
+					seen.add("wrong", "%v, %+v after %v", err, r, took)
+				}
+			})
+			seen.only(t, "served", "refused")
+			if seen.of("served") != 1 || seen.of("refused") != 7 {
+				t.Errorf("%d served and %d refused, want 1 and 7", seen.of("served"), seen.of("refused"))
+			}
+		})
+	}
+}
