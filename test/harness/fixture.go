@@ -28,8 +28,8 @@ func CGIDir(t testing.TB) string {
 
 // Django makes the database and the static files of test/apps/django_site in
 // a temporary folder and returns that folder. The site runs with its path in
-// TEST_DIR; its static files are in DIR/static, and the administrator is
-// "admin" with the password "secret".
+// TEST_DIR; its static files are in DIR/static. The administrator is "admin",
+// "ann", "ben" and "eve" have no rights; the password of each is "secret".
 func Django(t testing.TB) string {
 	t.Helper()
 	dir := t.TempDir()

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes the site in TEST_DIR: its database, its static files, its administrator."""
+"""Makes the site in TEST_DIR: its database, its static files, its people."""
 import os
 
 import django
@@ -13,3 +13,5 @@ call_command("collectstatic", verbosity=0, interactive=False)
 from django.contrib.auth.models import User  # noqa: E402 needs django.setup()
 
 User.objects.create_superuser("admin", "admin@example.org", "secret")
+for name in ("ann", "ben", "eve"):
+    User.objects.create_user(name, password="secret", is_staff=True)

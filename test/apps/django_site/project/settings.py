@@ -49,3 +49,11 @@ DATABASES = {"default": {
 STATIC_URL = "/static/"
 STATIC_ROOT = TEST_DIR / "static"
 FILE_UPLOAD_TEMP_DIR = str(TEST_DIR)
+
+# Django's own default is an e-mail to the administrators.
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "handlers": {"stderr": {"class": "logging.StreamHandler"}},
+    "loggers": {"django": {"handlers": ["stderr"], "level": "WARNING"}},
+}
