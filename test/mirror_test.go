@@ -56,7 +56,7 @@ func newGate(t *testing.T, limits, routes, sites string) *gate {
 	config := strings.NewReplacer("@LIMITS@", limits, "@ROUTES@", routes, "@SITES@", sites).Replace(gateConfig)
 	config = strings.NewReplacer(
 		"@PYTHON@", harness.Python(t), "@APPS@", harness.App(t), "@DIR@", s.dir,
-		"@CGI@", s.cgi, "@PHP@", s.php, "@FPM@", s.fpm.Socket, "@PERL@", harness.StartResponder(t, 1),
+		"@CGI@", s.cgi, "@PHP@", s.php, "@FPM@", s.fpm.Socket, "@PERL@", harness.StartResponder(t, 2),
 	).Replace(config)
 	s.Gateway = harness.New(t, "serve", "-c", harness.WriteFile(t, "gatecrew.yaml", config))
 	return s

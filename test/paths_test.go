@@ -292,7 +292,7 @@ func TestClass08QueryArguments(t *testing.T) {
 		"a+%2Ds", "+-s", "--version", "-", "%2d", "\xads"}
 	harmless := []string{"a+b", "word", "a%20b+c", "*", "%60id%60", ""}
 	c := s.client()
-	for _, script := range []string{"env", "env.py", "env.pl", "env.sh"} {
+	for _, script := range []string{"env", "env.pl"} {
 		for _, query := range append(attacks, harmless...) {
 			if strings.Contains(query, "\xad") {
 				continue // refused as what it is: a byte that no target has
