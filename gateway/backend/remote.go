@@ -26,8 +26,9 @@ type Remote struct {
 	limit            *procpool.Limiter
 
 	mu       sync.Mutex
-	idle     []idleConn // the most recently used one last
-	starving int        // new connections that seem to have no process yet
+	idle     []idleConn  // the most recently used one last
+	expiry   *time.Timer // will run expire; nil when that isn't due
+	starving int         // new connections that seem to have no process yet
 	closed   bool
 }
 
@@ -158,42 +159,43 @@ func (r *Remote) pop(youngest bool) (idleConn, bool) {
 
 // keep puts a connection back, or closes it where it would be in the way.
 func (r *Remote) keep(conn *fcgi.Conn) {
-	now := time.Now()
 	r.mu.Lock()
-	var stale []*fcgi.Conn
-	for len(r.idle) > 0 && now.Sub(r.idle[0].since) > r.idleTimeout {
-		stale = append(stale, r.idle[0].conn)
-		r.idle = r.idle[1:]
-	}
+	useful := !r.closed && r.starving == 0
 	select {
 	case <-conn.Done():
+		useful = false
 	default:
-		if r.closed || r.starving > 0 {
-			stale = append(stale, conn)
-		} else {
-			if len(r.idle) == 0 {
-				time.AfterFunc(r.idleTimeout, r.expire)
-			}
-			r.idle = append(r.idle, idleConn{conn, now})
-		}
+	}
+	if useful {
+		r.idle = append(r.idle, idleConn{conn, time.Now()})
+		r.watchIdle(r.idleTimeout)
 	}
 	r.mu.Unlock()
-	for _, c := range stale {
-		c.Close()
+	if !useful {
+		conn.Close()
+	}
+}
+
+// watchIdle has expire run after d, unless it will run anyway. The caller holds
+// the lock. There is one timer, whatever the traffic.
+func (r *Remote) watchIdle(d time.Duration) {
+	if r.expiry == nil {
+		r.expiry = time.AfterFunc(d, r.expire)
 	}
 }
 
 // expire closes the connections that were idle for too long.
 func (r *Remote) expire() {
-	now := time.Now()
 	r.mu.Lock()
+	now := time.Now()
+	r.expiry = nil
 	var stale []*fcgi.Conn
 	for len(r.idle) > 0 && now.Sub(r.idle[0].since) >= r.idleTimeout {
 		stale = append(stale, r.idle[0].conn)
 		r.idle = r.idle[1:]
 	}
 	if len(r.idle) > 0 {
-		time.AfterFunc(r.idleTimeout-now.Sub(r.idle[0].since), r.expire)
+		r.watchIdle(r.idleTimeout - now.Sub(r.idle[0].since))
 	}
 	r.mu.Unlock()
 	for _, c := range stale {
