@@ -15,11 +15,13 @@
 package fcgi
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"time"
 
 	"gatecrew/protocol"
@@ -420,12 +422,18 @@ func (c *Conn) teardown(kind protocol.Kind, err error) {
 			open = append(open, s)
 		}
 	}
-	sent := c.w.sent
+	sent, started := c.w.sent, len(open)
+	if c.ahead > 0 && errors.As(err, &hungUp{}) {
+		// A worker starts its requests in the order in which they came, and
+		// one that has hung up starts no more.
+		started = c.capacity
+	}
 	c.w.pending = nil
 	c.w.mu.Unlock()
 	_ = c.nc.Close()
-	for _, s := range open {
-		s.fail(&protocol.Error{Kind: kind, Unseen: s.start >= sent, Err: err})
+	slices.SortFunc(open, func(a, b *Stream) int { return cmp.Compare(a.start, b.start) })
+	for i, s := range open {
+		s.fail(&protocol.Error{Kind: kind, Unseen: s.start >= sent || i >= started, Err: err})
 	}
 	close(c.done)
 	callEnded(open)

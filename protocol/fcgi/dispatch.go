@@ -23,6 +23,12 @@ type reader struct {
 // violation is an application's breach of the protocol.
 type violation struct{ error }
 
+// hungUp is the end of the connection by the application's hand.
+type hungUp struct{ error }
+
+func (h hungUp) Error() string { return "fcgi: application hung up: " + h.error.Error() }
+func (h hungUp) Unwrap() error { return h.error }
+
 // readLoop reads until the connection dies. It never waits for a write, and
 // on a negotiated connection for no reader either.
 func (c *Conn) readLoop() {
@@ -60,7 +66,7 @@ func (c *Conn) readLoop() {
 			return
 		}
 		if err != nil {
-			c.teardown(protocol.Died, fmt.Errorf("fcgi: application hung up: %w", err))
+			c.teardown(protocol.Died, hungUp{err})
 			return
 		}
 	}

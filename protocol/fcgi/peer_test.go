@@ -74,15 +74,15 @@ func values(pairs ...string) []byte {
 }
 
 // negotiated is a connection as to a worker of our own.
-func negotiated(t testing.TB, o Options, maxReqs, window string) (*Conn, *peer) {
+func negotiated(t testing.TB, o Options, maxReqs, window string, more ...string) (*Conn, *peer) {
 	t.Helper()
 	c, p := foreign(t, o)
 	answered := make(chan struct{})
 	go func() {
 		defer close(answered)
 		p.expect(typeGetValues, 0)
-		p.send(typeGetValuesResult, 0, values("FCGI_MAX_CONNS", "1", "FCGI_MAX_REQS", maxReqs, "FCGI_MPXS_CONNS", "1",
-			"GATECREW_FLOW", "1", "GATECREW_WINDOW", window))
+		p.send(typeGetValuesResult, 0, values(append(more, "FCGI_MAX_CONNS", "1", "FCGI_MAX_REQS", maxReqs, "FCGI_MPXS_CONNS", "1",
+			"GATECREW_FLOW", "1", "GATECREW_WINDOW", window)...))
 	}()
 	if _, err := c.Negotiate(within(t)); err != nil {
 		t.Fatal(err)

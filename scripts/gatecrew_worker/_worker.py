@@ -33,7 +33,7 @@ _MOVED = 100
 
 # Requests that are taken beside those that can be started. The gateway sends
 # them only while this worker is quick, and they come with fewer wake-ups.
-_AHEAD = 15
+_AHEAD = 31
 
 
 class _Parser(argparse.ArgumentParser):
