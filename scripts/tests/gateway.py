@@ -16,9 +16,9 @@ sys.path.insert(0, SCRIPTS)
 
 from gatecrew_worker import _records as rec  # noqa: E402
 
-# The worker gets its socket as descriptor 3. That number has to be taken here,
-# so that it isn't one which subprocess uses for itself.
-while os.open(os.devnull, os.O_RDONLY) < 3:
+# The worker gets its socket as descriptor 3 and its commands as 4. These numbers
+# have to be taken here, so that subprocess doesn't use one for itself.
+while os.open(os.devnull, os.O_RDONLY) < 4:
     pass
 
 DEADLINE = 20  # seconds for anything to happen
@@ -66,24 +66,30 @@ def params(path="/", method="GET", **more):
 
 class Worker:
     """A worker process. window is what it may send before it is granted more;
-    0 talks plain FastCGI to it, without negotiation."""
+    0 talks plain FastCGI to it, without negotiation. With control it has a
+    pipe for commands."""
 
-    def __init__(self, app="applications:checked", *args, threads=1, window=131072, cwd=APPS, ready=True, env=None):
+    def __init__(self, app="applications:checked", *args, threads=1, window=131072, cwd=APPS, ready=True, env=None, control=False):
         near, far = socket.socketpair()
         near.settimeout(DEADLINE)
         self.sock = near
         self.window = window
         self.values = {}
+        self._control = None
         self.answers = {}
         self.granted_input = {}
         self._unread = b""
         self._log = tempfile.TemporaryFile()
+        given = {3: far.detach()}
+        if control:
+            given[4], self._control = os.pipe()
         self.process = subprocess.Popen(
             [sys.executable, "-W", "error", os.path.join(SCRIPTS, "gatecrew_worker"), app,
              "--interface", "wsgi", "--threads", str(threads), *args],
             stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, cwd=cwd, env=env,
-            pass_fds=(3,), preexec_fn=lambda: os.dup2(far.fileno(), 3))
-        far.close()
+            pass_fds=given, preexec_fn=lambda: [os.dup2(fd, number) for number, fd in given.items()])
+        for fd in given.values():
+            os.close(fd)
         if ready and window:
             self.negotiate()
 
@@ -92,6 +98,8 @@ class Worker:
 
     def __exit__(self, *_):
         self.sock.close()
+        if self._control is not None:
+            self.close_control()
         try:
             self.process.wait(DEADLINE)
         finally:
@@ -122,7 +130,7 @@ class Worker:
     def negotiate(self):
         self.send(rec.record(rec.GET_VALUES, 0, rec.encode_pairs([
             (b"FCGI_MAX_CONNS", b""), (b"FCGI_MAX_REQS", b""), (b"FCGI_MPXS_CONNS", b""),
-            (b"GATECREW_FLOW", b"1"), (b"GATECREW_WINDOW", b"%d" % self.window)])))
+            (b"GATECREW_FLOW", b"1"), (b"GATECREW_WINDOW", b"%d" % self.window), (b"GATECREW_AHEAD", b"")])))
         kind, request_id, content = self.record()
         if (kind, request_id) != (rec.GET_VALUES_RESULT, 0):
             raise AssertionError("answer to GET_VALUES: type %d, id %d\n%s" % (kind, request_id, self.log))
@@ -150,6 +158,13 @@ class Worker:
 
     def abort(self, request_id=1):
         self.send(rec.record(rec.ABORT_REQUEST, request_id))
+
+    def command(self, text):
+        os.write(self._control, text)
+
+    def close_control(self):
+        os.close(self._control)
+        self._control = None
 
     def grant(self, increment, request_id=1):
         self.send(rec.credit(request_id, increment))

@@ -1,0 +1,34 @@
+"""Applications that stay busy until the FIFO that QUERY_STRING names was opened
+for writing and closed."""
+
+import threading
+
+from applications import PLAIN, raw, say
+
+
+def released(environ):
+    with open(environ["QUERY_STRING"]) as fifo:
+        fifo.read()
+
+
+def sleeps(environ, start_response):
+    """In a system call."""
+    say("busy")
+    released(environ)
+    start_response("200 OK", list(PLAIN))
+    return [b"slept"]
+
+
+def spins(environ, start_response):
+    """In a loop that never gives up the interpreter by itself."""
+    ended = []
+    threading.Thread(target=lambda: ended.append(released(environ))).start()
+    say("busy")
+    while not ended:
+        pass
+    start_response("200 OK", list(PLAIN))
+    return [b"spun"]
+
+
+def app(environ, start_response):
+    return {"/sleeps": sleeps, "/spins": spins}.get(environ["PATH_INFO"], raw)(environ, start_response)
