@@ -109,7 +109,7 @@ func deref(s *string) string {
 // it would hang.
 func TestClass19EmptyBodiesEndStdin(t *testing.T) {
 	s := startRig(t, rigOptions{})
-	n := scaled(1000, 25_000)
+	n := scaled(1600, 25_000)
 	for _, path := range []string{"/cgi/echo.sh", "/pool/echo", "/php/echo.php", "/peer/echo"} {
 		n := n
 		if strings.HasPrefix(path, "/cgi") {

@@ -98,6 +98,9 @@ sites:
 		g.Binary = harness.BuildPlain(t)
 	}
 	s.Gateway = g.Start()
+	// Connections that the client has opened and not used look to a gateway that
+	// stops as if a request were on its way.
+	t.Cleanup(harness.Client.CloseIdleConnections)
 	return s
 }
 
