@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -203,20 +202,3 @@ func (s *rig) worksEverywhere(t testing.TB) {
 type chunkedOnly struct{ io.Reader }
 
 func chunked(n int64) io.Reader { return chunkedOnly{&placed{n: n}} }
-
-// logged waits for a line of the access log that contains all the words.
-func (s *rig) logged(t testing.TB, words ...string) {
-	t.Helper()
-	harness.Eventually(t, 10*time.Second, fmt.Sprintf("the access log has a line with %q", words), func() bool {
-		for line := range strings.Lines(s.Stdout()) {
-			found := true
-			for _, w := range words {
-				found = found && strings.Contains(line, w)
-			}
-			if found {
-				return true
-			}
-		}
-		return false
-	})
-}

@@ -147,20 +147,15 @@ func demandCut(t *testing.T, s *rig, path, body string, length int) {
 // says why. The worker or connection behind it is of further use.
 func TestClass24ShortBodies(t *testing.T) {
 	s := startRig(t, rigOptions{serve: serveRaw})
-	for _, path := range []string{
-		"/cgi/die.py?length=100&sent=10",
-		"/peer/raw?Content-Length:%20100%0a%0ammmmmmmmmm",
-		"/pool/short",
-		"/php/stream.php?n=1&chunk=10&length=100",
+	for _, tt := range []struct{ path, letter string }{
+		{"/cgi/die.py?length=100&sent=10", "b"},
+		{"/peer/raw?Content-Length:%20100%0a%0ammmmmmmmmm", "m"},
+		{"/pool/short", "s"},
+		{"/php/stream.php?n=1&chunk=10&length=100", "s"},
 	} {
-		t.Run(path, func(t *testing.T) {
-			letter := map[byte]string{'c': "b", 'p': "m"}[path[1]]
-			switch {
-			case strings.HasPrefix(path, "/pool"), strings.HasPrefix(path, "/php"):
-				letter = "s"
-			}
+		t.Run(tt.path, func(t *testing.T) {
 			for range 3 {
-				demandCut(t, s, path, strings.Repeat(letter, 10), 100)
+				demandCut(t, s, tt.path, strings.Repeat(tt.letter, 10), 100)
 			}
 		})
 	}
