@@ -36,24 +36,6 @@ func CheckName(name string) error {
 	return nil
 }
 
-// Inherit picks from environ, in the form of os.Environ, what a script may
-// inherit from the gateway: PATH, LANG, LC_*, TZ and the names in also. All the
-// rest stays with the gateway, where it may be a secret.
-func Inherit(environ, also []string) []string {
-	var kept []string
-	for _, entry := range environ {
-		name, _, ok := strings.Cut(entry, "=")
-		if !ok {
-			continue
-		}
-		switch {
-		case name == "PATH", name == "LANG", name == "TZ", strings.HasPrefix(name, "LC_"), slices.Contains(also, name):
-			kept = append(kept, entry)
-		}
-	}
-	return kept
-}
-
 // Environ makes the environment for exec: the meta-variables, and those of
 // inherited, in the form of os.Environ, that no meta-variable replaces.
 //

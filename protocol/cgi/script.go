@@ -35,9 +35,6 @@ type Script struct {
 	Name string
 	// PathInfo is the rest of the path, "" or beginning with a slash.
 	PathInfo string
-	// Interpreter is the program that runs the script; "" when the script is
-	// itself a program, or is run by a FastCGI application.
-	Interpreter string
 }
 
 // Resolver finds the script that a URL path names by walking the disk: as long
@@ -129,16 +126,11 @@ func (rv *Resolver) index(dir, url string) (Script, error) {
 // script decides whether a regular file is a script.
 func (rv *Resolver) script(file string, info fs.FileInfo, name, pathInfo string) (Script, error) {
 	s := Script{Filename: filepath.Join(rv.Root.Name(), file), Name: name, PathInfo: pathInfo}
-	if rv.Extensions != nil {
-		interpreter, ok := rv.Extensions[path.Ext(file)]
-		if !ok {
-			return Script{}, resolveError(file, rv.notScript(file))
-		}
-		s.Interpreter = interpreter
+	interpreter, ok := rv.Extensions[path.Ext(file)]
+	if rv.Extensions != nil && !ok {
+		return Script{}, resolveError(file, rv.notScript(file))
 	}
-	if rv.Remote {
-		s.Interpreter = ""
-	} else if s.Interpreter == "" && info.Mode().Perm()&0o111 == 0 {
+	if !rv.Remote && interpreter == "" && info.Mode().Perm()&0o111 == 0 {
 		return Script{}, resolveError(file, ErrNotExecutable)
 	}
 	return s, nil

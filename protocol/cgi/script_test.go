@@ -67,31 +67,31 @@ func tree(t testing.TB) (dir string, rv *Resolver) {
 
 func TestResolve(t *testing.T) {
 	dir, rv := tree(t)
-	for _, c := range []struct{ path, file, name, info, interpreter string }{
-		{"/index.php", "index.php", "/index.php", "", "/usr/bin/php-cgi"},
-		{"/index.php/", "index.php", "/index.php", "/", "/usr/bin/php-cgi"},
-		{"/index.php/a/b", "index.php", "/index.php", "/a/b", "/usr/bin/php-cgi"},
-		{"/index.php//a", "index.php", "/index.php", "//a", "/usr/bin/php-cgi"},
-		{"/index.php/a%2fb", "index.php", "/index.php", "/a/b", "/usr/bin/php-cgi"},
-		{"/index.php/.git", "index.php", "/index.php", "/.git", "/usr/bin/php-cgi"},
-		{"/sub/../index.php/x", "index.php", "/index.php", "/x", "/usr/bin/php-cgi"},
-		{"/index.php/x/..", "index.php", "/index.php", "/", "/usr/bin/php-cgi"},
-		{"/%69ndex.php", "index.php", "/index.php", "", "/usr/bin/php-cgi"},
-		{"/sp%2561ce.php", "sp%61ce.php", "/sp%61ce.php", "", "/usr/bin/php-cgi"},
-		{"/a%20b.php/c", "a b.php", "/a b.php", "/c", "/usr/bin/php-cgi"},
-		{"/sub/deep/s.php/i", "sub/deep/s.php", "/sub/deep/s.php", "/i", "/usr/bin/php-cgi"},
-		{"/x.php/y.php/z", "x.php/y.php", "/x.php/y.php", "/z", "/usr/bin/php-cgi"}, // a directory with a script's extension
-		{"/run.py", "run.py", "/run.py", "", "/usr/bin/python3"},
-		{"/prog.cgi/x", "prog.cgi", "/prog.cgi", "/x", ""},
-		{"/in.php", "in.php", "/in.php", "", "/usr/bin/php-cgi"},
-		{"/indir/deep/s.php", "indir/deep/s.php", "/indir/deep/s.php", "", "/usr/bin/php-cgi"},
-		{"/", "index.php", "/index.php", "", "/usr/bin/php-cgi"},
-		{"", "index.php", "/index.php", "", "/usr/bin/php-cgi"},
-		{"/sub/", "sub/index.php", "/sub/index.php", "", "/usr/bin/php-cgi"},
-		{"/dirs/", "dirs/index.php", "/dirs/index.php", "", "/usr/bin/php-cgi"}, // index.html is a directory there
-		{"/sub/deep/..", "sub/index.php", "/sub/index.php", "", "/usr/bin/php-cgi"},
+	for _, c := range []struct{ path, file, name, info string }{
+		{"/index.php", "index.php", "/index.php", ""},
+		{"/index.php/", "index.php", "/index.php", "/"},
+		{"/index.php/a/b", "index.php", "/index.php", "/a/b"},
+		{"/index.php//a", "index.php", "/index.php", "//a"},
+		{"/index.php/a%2fb", "index.php", "/index.php", "/a/b"},
+		{"/index.php/.git", "index.php", "/index.php", "/.git"},
+		{"/sub/../index.php/x", "index.php", "/index.php", "/x"},
+		{"/index.php/x/..", "index.php", "/index.php", "/"},
+		{"/%69ndex.php", "index.php", "/index.php", ""},
+		{"/sp%2561ce.php", "sp%61ce.php", "/sp%61ce.php", ""},
+		{"/a%20b.php/c", "a b.php", "/a b.php", "/c"},
+		{"/sub/deep/s.php/i", "sub/deep/s.php", "/sub/deep/s.php", "/i"},
+		{"/x.php/y.php/z", "x.php/y.php", "/x.php/y.php", "/z"}, // a directory with a script's extension
+		{"/run.py", "run.py", "/run.py", ""},
+		{"/prog.cgi/x", "prog.cgi", "/prog.cgi", "/x"},
+		{"/in.php", "in.php", "/in.php", ""},
+		{"/indir/deep/s.php", "indir/deep/s.php", "/indir/deep/s.php", ""},
+		{"/", "index.php", "/index.php", ""},
+		{"", "index.php", "/index.php", ""},
+		{"/sub/", "sub/index.php", "/sub/index.php", ""},
+		{"/dirs/", "dirs/index.php", "/dirs/index.php", ""}, // index.html is a directory there
+		{"/sub/deep/..", "sub/index.php", "/sub/index.php", ""},
 	} {
-		want := Script{filepath.Join(dir, c.file), c.name, c.info, c.interpreter}
+		want := Script{filepath.Join(dir, c.file), c.name, c.info}
 		if got, err := rv.Resolve(c.path); err != nil || got != want {
 			t.Errorf("%q: %+v, %v\nwant %+v", c.path, got, err, want)
 		}
@@ -116,10 +116,10 @@ func TestResolvePrefix(t *testing.T) {
 	for _, prefix := range []string{"/app/v 1", "/app/v 1/"} {
 		rv.Prefix = prefix
 		for path, want := range map[string]Script{
-			"/app/v%201/run.py/x":     {dir + "/run.py", "/app/v 1/run.py", "/x", "/usr/bin/python3"},
-			"/a/../app/v%201/run.py":  {dir + "/run.py", "/app/v 1/run.py", "", "/usr/bin/python3"},
-			"/app/v%201/sub/":         {dir + "/sub/index.php", "/app/v 1/sub/index.php", "", "/usr/bin/php-cgi"},
-			"/app/v%201/x/../run.py/": {dir + "/run.py", "/app/v 1/run.py", "/", "/usr/bin/python3"},
+			"/app/v%201/run.py/x":     {dir + "/run.py", "/app/v 1/run.py", "/x"},
+			"/a/../app/v%201/run.py":  {dir + "/run.py", "/app/v 1/run.py", ""},
+			"/app/v%201/sub/":         {dir + "/sub/index.php", "/app/v 1/sub/index.php", ""},
+			"/app/v%201/x/../run.py/": {dir + "/run.py", "/app/v 1/run.py", "/"},
 		} {
 			if got, err := rv.Resolve(path); err != nil || got != want {
 				t.Errorf("%q: %+v, %v; want %+v", path, got, err, want)
@@ -140,10 +140,10 @@ func TestResolveEveryFile(t *testing.T) {
 	dir, rv := tree(t)
 	rv.Extensions = nil
 	for path, want := range map[string]Script{
-		"/noext/x":    {dir + "/noext", "/noext", "/x", ""},
-		"/prog.cgi":   {dir + "/prog.cgi", "/prog.cgi", "", ""},
-		"/A.PHP":      {dir + "/A.PHP", "/A.PHP", "", ""},
-		"/upload.jpg": {dir + "/upload.jpg", "/upload.jpg", "", ""},
+		"/noext/x":    {dir + "/noext", "/noext", "/x"},
+		"/prog.cgi":   {dir + "/prog.cgi", "/prog.cgi", ""},
+		"/A.PHP":      {dir + "/A.PHP", "/A.PHP", ""},
+		"/upload.jpg": {dir + "/upload.jpg", "/upload.jpg", ""},
 	} {
 		if got, err := rv.Resolve(path); err != nil || got != want {
 			t.Errorf("%q: %+v, %v; want %+v", path, got, err, want)
@@ -158,7 +158,7 @@ func TestResolveRemote(t *testing.T) {
 	dir, rv := tree(t)
 	rv.Remote = true
 	rv.Extensions = map[string]string{".php": ""}
-	want := Script{dir + "/index.php", "/index.php", "/x", ""}
+	want := Script{dir + "/index.php", "/index.php", "/x"}
 	if got, err := rv.Resolve("/index.php/x"); err != nil || got != want {
 		t.Errorf("%+v, %v; want %+v", got, err, want)
 	}
