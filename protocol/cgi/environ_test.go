@@ -3,7 +3,6 @@ package cgi
 import (
 	"errors"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"slices"
