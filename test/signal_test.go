@@ -237,6 +237,8 @@ func TestClass62WorkersByHand(t *testing.T) {
 		{syscall.SIGTTOU, 1}, {syscall.SIGTTOU, 1}, {syscall.SIGTTIN, 2},
 	} {
 		g.Signal(step.signal)
+		// Two signals that wait together come in the order of their numbers.
+		harness.Eventually(t, 10*time.Second, "the signal is seen", func() bool { return strings.Count(g.Stderr(), "pool resized") == i+1 })
 		harness.Eventually(t, 20*time.Second, fmt.Sprintf("step %d: %d workers", i, step.want), func() bool {
 			return len(workers(g, "")) == step.want
 		})
