@@ -135,7 +135,7 @@ func (g *Gateway) Run() error {
 	}
 	g.announce(listeners)
 	err = g.attend(signals, failed)
-	g.shutdown(server, signals, errors.Is(err, errHurry))
+	g.shutdown(server, conns, signals, errors.Is(err, errHurry))
 	serving.Wait()
 	if errors.Is(err, errHurry) {
 		err = nil
@@ -214,9 +214,14 @@ func (g *Gateway) attend(signals <-chan os.Signal, failed <-chan error) error {
 	}
 }
 
+// quietConnection is how long a connection must have been open without a
+// request to be closed when the gateway stops. A client that has just connected
+// is about to send one.
+const quietConnection = 400 * time.Millisecond
+
 // shutdown ends the requests, then the pools: within the graceful timeout, or
 // at once when it is told to hurry or a signal says so meanwhile.
-func (g *Gateway) shutdown(server *http.Server, signals <-chan os.Signal, hurry bool) {
+func (g *Gateway) shutdown(server *http.Server, conns *listen.Conns, signals <-chan os.Signal, hurry bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), g.cfg.GracefulTimeout)
 	defer cancel()
 	if hurry {
@@ -225,8 +230,12 @@ func (g *Gateway) shutdown(server *http.Server, signals <-chan os.Signal, hurry 
 	done := make(chan struct{})
 	defer close(done)
 	go func() {
+		quiet := time.NewTicker(quietConnection / 4)
+		defer quiet.Stop()
 		for {
 			select {
+			case <-quiet.C:
+				conns.CloseQuiet(quietConnection)
 			case s := <-signals:
 				if s == syscall.SIGTERM || s == syscall.SIGINT || s == syscall.SIGQUIT {
 					g.log.Warn("stopping at once")

@@ -22,6 +22,7 @@ type Conns struct {
 
 	mu    sync.Mutex
 	conns map[net.Conn]progress
+	quiet map[net.Conn]time.Time // those that have sent nothing yet, since when
 }
 
 // progress is how far a connection's client was, and since when.
@@ -35,7 +36,7 @@ type progress struct {
 // that time, and at least every ten seconds.
 func NewConns(max int, patience time.Duration) *Conns {
 	c := &Conns{patience: patience, places: make(chan struct{}, max),
-		stop: make(chan struct{}), done: make(chan struct{}), conns: map[net.Conn]progress{}}
+		stop: make(chan struct{}), done: make(chan struct{}), conns: map[net.Conn]progress{}, quiet: map[net.Conn]time.Time{}}
 	go c.run()
 	return c
 }
@@ -47,16 +48,32 @@ func (c *Conns) Listener(l net.Listener) net.Listener {
 
 // State is the ConnState hook of the http.Server.
 func (c *Conns) State(conn net.Conn, state http.ConnState) {
+	now := time.Now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	switch state {
 	case http.StateNew:
-		c.mu.Lock()
-		c.conns[conn] = progress{since: time.Now()}
-		c.mu.Unlock()
+		c.conns[conn] = progress{since: now}
+		c.quiet[conn] = now
+	case http.StateActive:
+		delete(c.quiet, conn)
 	case http.StateClosed, http.StateHijacked:
-		c.mu.Lock()
 		delete(c.conns, conn)
-		c.mu.Unlock()
+		delete(c.quiet, conn)
 		<-c.places
+	}
+}
+
+// CloseQuiet closes the connections on which no request has come for patience
+// since they were opened. http.Server.Shutdown would wait five seconds for
+// each of them.
+func (c *Conns) CloseQuiet(patience time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for conn, since := range c.quiet {
+		if time.Since(since) >= patience {
+			_ = conn.Close() // net/http notices and calls State
+		}
 	}
 }
 
