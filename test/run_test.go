@@ -22,6 +22,7 @@ import (
 // which one it is, and where it finds itself.
 const runApp = `
 import json, os, sys
+from wsgiref.validate import validator
 
 def named(name):
     def answer(environ, start_response):
@@ -30,7 +31,7 @@ def named(name):
             "name": name, "script": environ["SCRIPT_NAME"], "path": environ["PATH_INFO"], "cwd": os.getcwd(),
             "env": dict(os.environ), "prefix": sys.prefix, "remote": environ["REMOTE_ADDR"],
         }).encode()]
-    return answer
+    return validator(answer)
 
 application = named("application")
 app = named("app")
