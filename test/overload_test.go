@@ -78,7 +78,7 @@ sites:
 			// What a client measures has the time in it that this machine needs
 			// for all of them at once. Who waits in the queue by mistake waits
 			// for several handlers, or for the queue's ten seconds.
-			if median > 2*handler || last > 5*handler {
+			if median > 3*handler || last > 6*handler {
 				t.Errorf("refusals took %v in the middle and %v at most, handlers take %v", median, last, handler)
 			}
 			peak := harness.MemoryOf(g.PID).Peak
