@@ -58,9 +58,9 @@ func (c *CGI) Open(ctx context.Context, req *protocol.Request) (protocol.Exchang
 		x.feeding.Add(1)
 		go x.feed(req.Stdin)
 	}
-	w := newWatch(x, c.Timeout, nil)
-	w.follow(ctx)
-	return &cgiWatch{w, process}, nil
+	w := &cgiWatch{process: process}
+	w.begin(ctx, x, c.Timeout, nil)
+	return w, nil
 }
 
 // command is the program, its arguments and its environment.
@@ -85,7 +85,7 @@ func (c *CGI) command(req *protocol.Request) (procpool.Command, error) {
 
 // cgiWatch names the process to the access log.
 type cgiWatch struct {
-	*watch
+	watch
 	process *procpool.Process
 }
 

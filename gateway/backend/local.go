@@ -44,13 +44,12 @@ func (l *Local) Open(ctx context.Context, req *protocol.Request) (protocol.Excha
 		return nil, admission(err)
 	}
 	x := &localExchange{lease: lease, patience: l.Timeout}
-	x.Stream, err = lease.Session().(*fcgi.Conn).Open(ctx, req, x.ended)
+	// The watch looks after ctx, so the stream needn't.
+	stream, err := lease.Session().(*fcgi.Conn).Open(context.Background(), req, x.ended)
 	if err != nil {
 		return nil, err
 	}
-	x.watch = newWatch(x.Stream, l.Timeout, func() {
-		lease.Condemn(fmt.Sprintf("no answer for %s", l.Timeout))
-	})
+	x.begin(ctx, stream, l.Timeout, x.silent)
 	return x, nil
 }
 
@@ -58,8 +57,7 @@ func (l *Local) Open(ctx context.Context, req *protocol.Request) (protocol.Excha
 // request. A client that goes away frees its own resources at once, but a
 // synchronous application can't be interrupted: its slot stays taken.
 type localExchange struct {
-	*watch
-	Stream   *fcgi.Stream
+	watch
 	lease    *procpool.Lease
 	patience time.Duration
 
@@ -77,6 +75,11 @@ func (x *localExchange) ended() {
 	}
 	x.mu.Unlock()
 	x.lease.Release()
+}
+
+// silent runs when the worker was silent for too long.
+func (x *localExchange) silent() {
+	x.lease.Condemn(fmt.Sprintf("no answer for %s", x.patience))
 }
 
 // Close tells a worker that is still at it that nobody waits any more, and

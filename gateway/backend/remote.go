@@ -85,9 +85,10 @@ func (r *Remote) Open(ctx context.Context, req *protocol.Request) (protocol.Exch
 		if !kept {
 			x.hunger = time.AfterFunc(hungry, x.starves)
 		}
-		x.Stream, err = conn.Open(ctx, req, x.ended)
+		// The watch looks after ctx, so the stream needn't.
+		stream, err := conn.Open(context.Background(), req, x.ended)
 		if err == nil {
-			x.watch = newWatch(x.Stream, r.timeout, nil)
+			x.begin(ctx, stream, r.timeout, nil)
 			return x, nil
 		}
 		if !kept || !unseen(err) {
@@ -217,8 +218,7 @@ func (r *Remote) Close() error {
 
 // remoteExchange is one request at a foreign application.
 type remoteExchange struct {
-	*watch
-	Stream *fcgi.Stream
+	watch
 	remote *Remote
 	conn   *fcgi.Conn
 	hunger *time.Timer // runs starves; nil on a kept connection

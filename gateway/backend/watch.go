@@ -18,64 +18,26 @@ import (
 // application's.
 type watch struct {
 	protocol.Exchange
-	silence time.Duration
-	expired func() // called once, when the silence was too long
+	ctx     context.Context
+	silence time.Duration // 0 means no limit
+	silent  func()        // called when the silence was too long; may be nil
 
-	waiting atomic.Int64 // when the Read in progress began, in ns since epoch; 0 = none
+	waiting atomic.Int64 // when the Read in progress began, by the watchman's clock; 0 = none
 	cause   atomic.Int32 // protocol.Kind of what ended the exchange, 0 = nothing did
 
-	timer  *time.Timer
-	detach func() bool
-	once   sync.Once
+	previous, next *watch // in the watchman's ring; nil when it is not watched
 }
 
-// epoch makes the monotonic clock a plain number.
-var epoch = time.Now()
-
-// newWatch starts to watch x. silence 0 means no limit.
-func newWatch(x protocol.Exchange, silence time.Duration, expired func()) *watch {
-	w := &watch{Exchange: x, silence: silence, expired: expired}
-	if silence > 0 {
-		// The field must be set before the timer can fire and read it.
-		w.timer = time.AfterFunc(time.Hour, w.check)
-		w.timer.Reset(silence)
-	}
-	return w
+// begin starts to watch x until Close.
+func (w *watch) begin(ctx context.Context, x protocol.Exchange, silence time.Duration, silent func()) {
+	w.Exchange, w.ctx, w.silence, w.silent = x, ctx, silence, silent
+	watchman.add(w)
 }
 
-// follow ends the exchange with ctx, for one that doesn't do so itself.
-func (w *watch) follow(ctx context.Context) {
-	w.detach = context.AfterFunc(ctx, func() { w.end(protocol.ClientGone) })
-}
-
-// check runs when the timer fires. One timer per exchange, moved only here,
-// costs less than one that is set anew at every Read.
-func (w *watch) check() {
-	since := w.waiting.Load()
-	rest := w.silence
-	if since != 0 {
-		if rest -= time.Since(epoch) - time.Duration(since); rest <= 0 {
-			if w.end(protocol.TimedOut) && w.expired != nil {
-				w.expired()
-			}
-			return
-		}
-	}
-	w.timer.Reset(rest)
-}
-
-// end closes the exchange for a reason that Read then reports; false when it
-// had ended already.
-func (w *watch) end(kind protocol.Kind) bool {
-	if !w.cause.CompareAndSwap(0, int32(kind)) {
-		return false
-	}
-	w.Exchange.Close()
-	return true
-}
-
+// Read reads from the exchange. An error says whether the exchange was ended
+// by the watchman, and why.
 func (w *watch) Read(p []byte) (int, error) {
-	w.waiting.Store(int64(time.Since(epoch)))
+	w.waiting.Store(watchman.clock.Load())
 	n, err := w.Exchange.Read(p)
 	w.waiting.Store(0)
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -91,13 +53,92 @@ func (w *watch) Read(p []byte) (int, error) {
 
 // Close stops watching and closes the exchange.
 func (w *watch) Close() error {
-	w.once.Do(func() {
-		if w.detach != nil {
-			w.detach()
-		}
-		if w.timer != nil {
-			w.timer.Stop()
-		}
-	})
+	watchman.remove(w)
 	return w.Exchange.Close()
+}
+
+// end closes the exchange for a reason that Read then reports.
+func (w *watch) end(kind protocol.Kind) {
+	if w.cause.CompareAndSwap(0, int32(kind)) {
+		_ = w.Exchange.Close()
+		if kind == protocol.TimedOut && w.silent != nil {
+			w.silent()
+		}
+	}
+}
+
+// watchman goes round all exchanges ten times a second. A timer and a
+// context's callback for each would be more exact, and cost more than all else
+// that happens to a small request between here and its worker.
+var watchman rounds
+
+// roundTime is how far apart two rounds are.
+const roundTime = 100 * time.Millisecond
+
+type rounds struct {
+	// clock is the time of the last round, in ns since began, never 0.
+	clock atomic.Int64
+
+	mu    sync.Mutex
+	ring  watch // its next is the oldest
+	afoot bool
+	began time.Time
+}
+
+func (r *rounds) add(w *watch) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ring.next == nil {
+		r.ring.next, r.ring.previous = &r.ring, &r.ring
+		r.began = time.Now()
+		r.clock.Store(1)
+	}
+	last := r.ring.previous
+	w.previous, w.next = last, &r.ring
+	last.next, r.ring.previous = w, w
+	if !r.afoot {
+		r.afoot = true
+		r.clock.Store(max(1, int64(time.Since(r.began))))
+		go r.walk()
+	}
+}
+
+func (r *rounds) remove(w *watch) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if w.next != nil {
+		w.previous.next, w.next.previous = w.next, w.previous
+		w.previous, w.next = nil, nil
+	}
+}
+
+// walk goes round until nothing is left to watch.
+func (r *rounds) walk() {
+	ticker := time.NewTicker(roundTime)
+	defer ticker.Stop()
+	for range ticker.C {
+		if !r.round() {
+			return
+		}
+	}
+}
+
+// round looks at each exchange once; false when there is none.
+func (r *rounds) round() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := int64(time.Since(r.began))
+	r.clock.Store(now)
+	for w := r.ring.next; w != &r.ring; w = w.next {
+		since := w.waiting.Load()
+		switch {
+		case w.ctx.Err() != nil:
+			// In a goroutine of its own: Close may wait for the client's body.
+			go w.end(protocol.ClientGone)
+		case w.silence > 0 && since != 0 && time.Duration(now-since) >= w.silence+roundTime: // the clock may be a round behind
+			go w.end(protocol.TimedOut)
+		}
+	}
+	r.afoot = r.ring.next != &r.ring
+	return r.afoot
 }
