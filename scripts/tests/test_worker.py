@@ -7,10 +7,9 @@ import signal
 import sys
 import tempfile
 import unittest
+from contextlib import ExitStack
 
-from gateway import APPS, Answer, Worker, params, rec
-
-SLEEPY = "0.4"
+from gateway import APPS, Answer, Busy, Worker, params, rec
 
 
 class Start(unittest.TestCase):
@@ -67,11 +66,18 @@ class Start(unittest.TestCase):
 
 class NoStart(unittest.TestCase):
     def fails(self, status, *args, **kwargs):
-        with Worker(*args, ready=False, **kwargs) as worker:
-            self.assertEqual(worker.wait(), status, worker.log)
-            self.assertEqual(worker.sock.recv(1), b"")
-            self.assertNotIn("gatecrew_worker/_", worker.log)
-            return worker.log
+        return self.all_fail(status, [args], **kwargs)[0]
+
+    def all_fail(self, status, calls, **kwargs):
+        """Starts a worker with each list of arguments; returns their logs."""
+        logs = []
+        with ExitStack() as stack:
+            for worker in [stack.enter_context(Worker(*args, ready=False, **kwargs)) for args in calls]:
+                self.assertEqual(worker.wait(), status, worker.log)
+                self.assertEqual(worker.sock.recv(1), b"")
+                self.assertNotIn("gatecrew_worker/_", worker.log)
+                logs.append(worker.log)
+        return logs
 
     def test_module_missing(self):
         log = self.fails(4, "nothing_here:app")
@@ -99,8 +105,8 @@ class NoStart(unittest.TestCase):
         self.assertIn('factories.py", line', log)
 
     def test_not_an_expression(self):
-        for expression in ("app[0]", "a b", "f(open('x'))", "1"):
-            self.assertIn("neither a name nor a call", self.fails(4, "factories:" + expression))
+        for log in self.all_fail(4, [("factories:" + e,) for e in ("app[0]", "a b", "f(open('x'))", "1")]):
+            self.assertIn("neither a name nor a call", log)
 
     def test_import_fails(self):
         with tempfile.TemporaryDirectory() as directory:
@@ -111,8 +117,7 @@ class NoStart(unittest.TestCase):
             ):
                 with open(os.path.join(directory, "bad.py"), "w") as file:
                     file.write(text)
-                for name in ("bad:app", "bad.py"):
-                    log = self.fails(4, name, cwd=directory)
+                for log in self.all_fail(4, [("bad:app",), ("bad.py",)], cwd=directory):
                     self.assertIn(said, log)
                     self.assertIn("bad.py", log)
                     self.assertNotIn("importlib", log)
@@ -125,18 +130,14 @@ class NoStart(unittest.TestCase):
         self.assertIn("there is no file " + os.path.join(APPS, "gone.py"), self.fails(4, "gone.py"))
 
     def test_arguments(self):
-        self.assertIn("--threads", self.fails(3, "applications", "--threads", "0"))
-        self.assertIn("--interface", self.fails(3, "applications", "--interface", "asgi"))
-        self.assertIn("--root-path", self.fails(3, "applications", "--root-path", "p"))
+        wrong = (("--threads", "0"), ("--interface", "asgi"), ("--root-path", "p"))
+        for (name, _), log in zip(wrong, self.all_fail(3, [("applications", *w) for w in wrong])):
+            self.assertIn(name, log)
 
 
 class Forms(unittest.TestCase):
-    def answers(self, body, *args, **kwargs):
-        with Worker(*args, **kwargs) as worker:
-            self.assertEqual(worker.get("/hello").body, body, worker.log)
-
     def test_forms(self):
-        for name, body in (
+        forms = (
             ("factories:nested.inner.app", b"nested"),
             ("factories:create_app()", b"created"),
             ("factories:with_arguments('x', number=2)", b"x2"),
@@ -146,12 +147,17 @@ class Forms(unittest.TestCase):
             ("dashed-name.wsgi", b"from a .wsgi file"),
             ("package.wsgi", b"a module called wsgi"),
             ("signal.py", b"not the standard library"),
-        ):
-            with self.subTest(name):
-                self.answers(body, name)
+        )
+        with ExitStack() as stack:
+            workers = [stack.enter_context(Worker(name, ready=False)) for name, _ in forms]
+            for worker, (name, body) in zip(workers, forms):
+                with self.subTest(name):
+                    worker.negotiate()
+                    self.assertEqual(worker.get("/hello").body, body, worker.log)
 
     def test_application_directory(self):
-        self.answers(b"created", "factories", "--app-dir", APPS, cwd=os.path.dirname(APPS))
+        with Worker("factories", "--app-dir", APPS, cwd=os.path.dirname(APPS)) as worker:
+            self.assertEqual(worker.get("/hello").body, b"created")
 
 
 class End(unittest.TestCase):
@@ -163,12 +169,11 @@ class End(unittest.TestCase):
 
     def test_half_close_finishes_what_has_begun(self):
         for threads in (1, 4):
-            with Worker(threads=threads) as worker:
-                worker.begin(path="/sleep", QUERY_STRING=SLEEPY)
-                worker.sock.shutdown(1)
-                answer = worker.answer(grant=False)
-                self.assertEqual((answer.body, answer.app_status), (b"slept", 0))
-                self.assertEqual(worker.wait(), 0)
+            with Busy("/sleeps", threads) as busy:
+                busy.worker.sock.shutdown(1)
+                for i in busy.ids:
+                    self.assertEqual(busy.release(i), b"slept")
+                self.assertEqual(busy.worker.wait(), 0)
 
     def test_half_close_ends_what_can_never_end(self):
         """No more credit can come, and no more of a body."""
@@ -215,12 +220,10 @@ class End(unittest.TestCase):
             self.assertEqual(worker.wait(), 0)
 
     def test_term_with_one_busy_thread(self):
-        with Worker() as worker:
-            worker.begin(path="/sleep", QUERY_STRING=SLEEPY)
-            worker.await_log("sleeping")
-            worker.process.send_signal(signal.SIGTERM)
-            self.assertEqual(worker.answer().body, b"slept")
-            self.assertEqual(worker.wait(), 0)
+        with Busy("/sleeps", 1) as busy:
+            busy.worker.process.send_signal(signal.SIGTERM)
+            self.assertEqual(busy.release(1), b"slept")
+            self.assertEqual(busy.worker.wait(), 0)
 
     def test_interrupt_is_the_gateways(self):
         with Worker() as worker:
@@ -250,19 +253,25 @@ class End(unittest.TestCase):
 
 
 class Violations(unittest.TestCase):
-    def breaks(self, data, said, window=131072):
-        for threads in (1, 4):
-            with self.subTest(said, threads=threads), Worker(threads=threads, window=window) as worker:
-                worker.send(data)
-                self.assertEqual(worker.wait(), 3)
-                self.assertIn("gatecrew: the gateway broke the protocol: ", worker.log)
-                self.assertIn(said, worker.log)
-                self.assertNotIn("Traceback", worker.log)
+    def breaks(self, *cases, window=131072):
+        with ExitStack() as stack:
+            workers = [
+                (stack.enter_context(Worker(threads=threads, window=window, ready=False)), threads, *case)
+                for threads in (1, 4) for case in cases
+            ]
+            for worker, threads, data, said in workers:
+                with self.subTest(said, threads=threads):
+                    worker.negotiate()
+                    worker.send(data)
+                    self.assertEqual(worker.wait(), 3)
+                    self.assertIn("gatecrew: the gateway broke the protocol: ", worker.log)
+                    self.assertIn(said, worker.log)
+                    self.assertNotIn("Traceback", worker.log)
 
     def test_violations(self):
         begin = rec.record(rec.BEGIN_REQUEST, 1, b"\0\1\1\0\0\0\0\0")
         started = begin + rec.record(rec.PARAMS, 1, params("/swallow")) + rec.record(rec.PARAMS, 1)
-        for data, said in (
+        self.breaks(
             (b"\2" + begin[1:], "version 2"),
             (begin + begin, "request 1, which is open"),
             (rec.record(rec.BEGIN_REQUEST, 0, b"\0\1\1\0\0\0\0\0"), "id of management records"),
@@ -272,14 +281,13 @@ class Violations(unittest.TestCase):
             (started + rec.credit(1, 0), "CREDIT of 0"),
             (started + rec.credit(1, 2147483647), "CREDIT of 2147483647"),
             (started + rec.record(rec.CREDIT, 1, b"\1"), "CREDIT of 1 bytes"),
-        ):
-            self.breaks(data, said)
+        )
 
     def test_more_input_than_granted(self):
         stuck = (
             rec.record(rec.BEGIN_REQUEST, 1, b"\0\1\1\0\0\0\0\0")
             + rec.record(rec.PARAMS, 1, params("/endless")) + rec.record(rec.PARAMS, 1))
-        self.breaks(stuck + rec.record(rec.STDIN, 1, b"x" * 65535) * 3, "more STDIN than granted", window=1000)
+        self.breaks((stuck + rec.record(rec.STDIN, 1, b"x" * 65535) * 3, "more STDIN than granted"), window=1000)
 
     def test_tolerated(self):
         """Unknown types, records of ended requests, padding, late credit."""

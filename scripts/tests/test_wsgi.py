@@ -8,20 +8,28 @@ import unittest
 from gateway import Worker
 
 
+workers = {}  # by application and number of threads; starting one is what takes time
+
+
+def shared(app, threads):
+    if (app, threads) not in workers:
+        workers[app, threads] = Worker("applications:" + app, threads=threads)
+    return workers[app, threads]
+
+
+def tearDownModule():
+    while workers:
+        workers.popitem()[1].__exit__()
+
+
 class Case(unittest.TestCase):
-    """One worker per class: `checked` is validated, `raw` is not."""
+    """Two workers: `checked` is validated, `raw` is not."""
 
     threads = 1
 
-    @classmethod
-    def setUpClass(cls):
-        cls.checked = Worker("applications:checked", threads=cls.threads)
-        cls.raw = Worker("applications:raw", threads=cls.threads)
-
-    @classmethod
-    def tearDownClass(cls):
-        for worker in (cls.checked, cls.raw):
-            worker.__exit__()
+    def setUp(self):
+        self.checked = shared("checked", self.threads)
+        self.raw = shared("raw", self.threads)
 
     def get(self, path, worker=None, **more):
         worker = worker or self.checked

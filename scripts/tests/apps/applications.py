@@ -105,7 +105,7 @@ def slow_endless(environ, start_response):
     def chunks():
         while True:
             yield b"tick\n"
-            time.sleep(0.01)
+            time.sleep(0.001)
 
     start_response("200 OK", list(PLAIN))
     return Closing(chunks())
@@ -350,13 +350,6 @@ def open_gate(environ, start_response):
     gate.set()
     start_response("200 OK", list(PLAIN))
     return [b"opened"]
-
-
-def sleep(environ, start_response):
-    say("sleeping")
-    time.sleep(float(environ["QUERY_STRING"]))
-    start_response("200 OK", list(PLAIN))
-    return [b"slept"]
 
 
 def fork(environ, start_response):
