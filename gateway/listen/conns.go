@@ -20,9 +20,12 @@ type Conns struct {
 	stop     chan struct{}
 	done     chan struct{}
 
+	// quiet are the connections that have sent nothing yet, and since when. It
+	// is asked at every request, so it is a map that needs no lock to say no.
+	quiet sync.Map
+
 	mu    sync.Mutex
 	conns map[net.Conn]progress
-	quiet map[net.Conn]time.Time // those that have sent nothing yet, since when
 }
 
 // progress is how far a connection's client was, and since when.
@@ -36,7 +39,7 @@ type progress struct {
 // that time, and at least every ten seconds.
 func NewConns(max int, patience time.Duration) *Conns {
 	c := &Conns{patience: patience, places: make(chan struct{}, max),
-		stop: make(chan struct{}), done: make(chan struct{}), conns: map[net.Conn]progress{}, quiet: map[net.Conn]time.Time{}}
+		stop: make(chan struct{}), done: make(chan struct{}), conns: map[net.Conn]progress{}}
 	go c.run()
 	return c
 }
@@ -48,18 +51,20 @@ func (c *Conns) Listener(l net.Listener) net.Listener {
 
 // State is the ConnState hook of the http.Server.
 func (c *Conns) State(conn net.Conn, state http.ConnState) {
-	now := time.Now()
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	switch state {
 	case http.StateNew:
+		now := time.Now()
+		c.quiet.Store(conn, now)
+		c.mu.Lock()
 		c.conns[conn] = progress{since: now}
-		c.quiet[conn] = now
+		c.mu.Unlock()
 	case http.StateActive:
-		delete(c.quiet, conn)
+		c.quiet.Delete(conn)
 	case http.StateClosed, http.StateHijacked:
+		c.quiet.Delete(conn)
+		c.mu.Lock()
 		delete(c.conns, conn)
-		delete(c.quiet, conn)
+		c.mu.Unlock()
 		<-c.places
 	}
 }
@@ -68,13 +73,12 @@ func (c *Conns) State(conn net.Conn, state http.ConnState) {
 // since they were opened. http.Server.Shutdown would wait five seconds for
 // each of them.
 func (c *Conns) CloseQuiet(patience time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for conn, since := range c.quiet {
-		if time.Since(since) >= patience {
-			_ = conn.Close() // net/http notices and calls State
+	c.quiet.Range(func(conn, since any) bool {
+		if time.Since(since.(time.Time)) >= patience {
+			_ = conn.(net.Conn).Close() // net/http notices and calls State
 		}
-	}
+		return true
+	})
 }
 
 // Close stops watching; the connections stay as they are.
