@@ -176,7 +176,7 @@ func TestGit(t *testing.T) {
 	// A file that no compression makes smaller: the request is chunked, since
 	// the client doesn't know its length.
 	pusher := filepath.Join(work, "version0")
-	size := scaled[int64](100<<20, 900<<20)
+	size := scaled[int64](100<<20, 500<<20)
 	writeNoise(t, filepath.Join(pusher, "noise"), size)
 	h.git(t, pusher, "add", "noise")
 	h.git(t, pusher, "commit", "--quiet", "-m", "Noise")
