@@ -18,7 +18,7 @@ import (
 //     given to other workers, or go back to the queue.
 const (
 	aheadWork  = 2 * time.Millisecond
-	stallAfter = 2 * time.Millisecond
+	stallAfter = 8 * time.Millisecond
 	// measured is how many requests a worker must have finished before its
 	// service time is believed.
 	measured = 16
