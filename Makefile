@@ -8,7 +8,7 @@ JOBS     ?= 2
 
 GO_BUILD := CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)'
 
-.PHONY: help build run setup lint test fuzz soak bench clean
+.PHONY: help build run setup lint test fuzz soak bench pgo clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,7 +24,7 @@ setup: ## install what the tests need (Debian packages, .build/venv)
 	@test/setup.sh
 
 lint: ## gofmt, go vet, staticcheck
-	@bad=$$(gofmt -l cmd gateway procpool protocol scripts test); \
+	@bad=$$(gofmt -l bench cmd gateway procpool protocol scripts test); \
 	if [ -n "$$bad" ]; then echo "not gofmt-ed: $$bad" >&2; exit 1; fi
 	go vet ./...
 	go tool staticcheck ./...
@@ -48,6 +48,9 @@ soak: setup ## the long runs: the same tests with SOAK=1
 
 bench: build ## gatecrew beside its peers; see bench/README.md for what it needs
 	bench/bench.py bench/wsgi.json
+
+pgo: ## refresh the profile that the compiler optimises by; idle machine, wrk
+	bench/pgo/collect.sh
 
 clean: ## remove everything that was built, downloaded or cached here
 	rm -rf bin .build

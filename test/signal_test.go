@@ -333,9 +333,16 @@ func TestClass62SignalsOfChildren(t *testing.T) {
 	dir := t.TempDir()
 	script(t, dir, "signals.sh", "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\n'\nexec grep -E '^Sig(Blk|Ign):' /proc/self/status\n")
 	g := harness.Start(t, "run", dir)
-	want := "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n"
-	if r := g.Get("/signals.sh"); r.Body != want {
-		t.Errorf("a script starts with\n%swant\n%s", r.Body, want)
+	r := g.Get("/signals.sh")
+	var blocked, ignored uint64
+	if _, err := fmt.Sscanf(r.Body, "SigBlk:\t%x\nSigIgn:\t%x\n", &blocked, &ignored); err != nil {
+		t.Fatalf("%v: %q", err, r.Body)
+	}
+	// Signals 32 and 33 are the C library's own: one that the gateway is linked
+	// to, as in a build with the race detector, sets them as it likes.
+	const libc = 1<<31 | 1<<32
+	if blocked&^libc != 0 || ignored&^libc != 0 {
+		t.Errorf("a script starts with\n%s", r.Body)
 	}
 }
 
