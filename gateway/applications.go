@@ -37,7 +37,7 @@ func newApplications(cfg *config.Config, log *zap.Logger) (*applications, error)
 	if len(cfg.Pools) == 0 {
 		return a, nil
 	}
-	dir, remove, err := procpool.RuntimeDir("gatecrew-")
+	dir, remove, err := procpool.RuntimeDir("gatecrew")
 	if err != nil {
 		return nil, fmt.Errorf("gateway: the folder for the workers' own program: %w", err)
 	}

@@ -50,7 +50,8 @@ type Config struct {
 	// its last request, and how long the other requests on a condemned
 	// worker may still take. 0 means 30 s.
 	GracefulTimeout time.Duration
-	// StopGrace is the time between TERM and KILL. 0 means 5 s.
+	// StopGrace is the time between TERM and KILL, at most a second once the
+	// pool was closed. 0 means 5 s.
 	StopGrace time.Duration
 
 	// Attach negotiates on a new worker's socket. That it returns means that

@@ -125,7 +125,7 @@ func (p *Pool) tend(s *survey, w *worker) {
 	case Draining:
 		p.tendDraining(s, w)
 	case Stopping:
-		if !w.killed && s.due(w.since.Add(p.cfg.StopGrace)) {
+		if !w.killed && s.due(w.since.Add(p.stopGrace())) {
 			p.kill(s, w, w.reason)
 		}
 	}
@@ -176,11 +176,23 @@ func (p *Pool) drain(s *survey, w *worker, reason string) {
 	p.tendDraining(s, w)
 }
 
+// hurriedGrace is the time between TERM and KILL when all is to end at once:
+// enough for a worker to run its exit handlers, not to finish a request that
+// nobody waits for any more.
+const hurriedGrace = time.Second
+
+func (p *Pool) stopGrace() time.Duration {
+	if p.phase == closing {
+		return min(p.cfg.StopGrace, hurriedGrace)
+	}
+	return p.cfg.StopGrace
+}
+
 // stop asks w's process group to end.
 func (p *Pool) stop(s *survey, w *worker, reason string) {
 	w.reason = reason
 	w.enter(Stopping, s.now)
-	s.due(s.now.Add(p.cfg.StopGrace))
+	s.due(s.now.Add(p.stopGrace()))
 	p.signal(s, w, syscall.SIGTERM)
 }
 
