@@ -73,8 +73,10 @@ func TestClass36StderrFlood(t *testing.T) {
 			if slowest > 2*time.Second {
 				t.Errorf("a request beside it took %v", slowest)
 			}
-			if after := harness.MemoryOf(s.PID); after.Peak > before.Peak+8<<20 {
-				t.Errorf("the gateway grew from %d to %d KiB", before.Peak>>10, after.Peak>>10)
+			after := harness.MemoryOf(s.PID)
+			t.Logf("the gateway grew from %d to %d KiB", before.Peak>>10, after.Peak>>10)
+			if after.Peak > before.Peak+8<<20 {
+				t.Error("that is more than 8 MiB")
 			}
 			// A MiB of burst and 256 KiB a second are a worker's; a request has 64 KiB.
 			if grown := len(s.Stderr()) - log; grown > 8<<20 {

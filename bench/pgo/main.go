@@ -40,7 +40,7 @@ func run() error {
 	if err := procpool.BecomeReaper(); err != nil {
 		return err
 	}
-	debug.SetGCPercent(400) // as the command does
+	debug.SetGCPercent(200) // as the command does
 	g, err := gateway.New(cfg, gateway.Options{Log: zap.NewNop(), Version: "profile", Ready: os.Stdout, FailFast: true})
 	if err != nil {
 		return err

@@ -30,8 +30,8 @@ var runGateway = func(cfg *config.Config, o options) error {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	if os.Getenv("GOGC") == "" {
 		// The gateway's heap is a few megabytes, and nearly all of it lives
-		// for one request: collecting it half as often costs little memory.
-		debug.SetGCPercent(400)
+		// for one request: collecting it less often costs little memory.
+		debug.SetGCPercent(200)
 	}
 	log := newLogger(cfg.Log, os.Stderr)
 	defer func() { _ = log.Sync() }()
