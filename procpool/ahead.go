@@ -24,10 +24,6 @@ const (
 	measured = 16
 )
 
-// recallCommand is what is written to a worker's control pipe to have the
-// requests back that it has not started.
-const recallCommand = "recall\n"
-
 // pace is a worker's recent speed.
 type pace struct {
 	service  time.Duration // moving average of the time from one finished request to the next
@@ -100,10 +96,8 @@ func (p *Pool) recall(s *survey, w *worker) {
 	p.totals.Recalls++
 	control := w.control
 	s.do(func() {
-		// Never waits in practice: who reads nothing leaves room for 9,000 lines.
-		_ = control.SetWriteDeadline(time.Now().Add(stallAfter))
-		if _, err := control.Write([]byte(recallCommand)); err != nil {
-			p.log.Debug("worker not reached", zap.Int("worker", w.info.Number), zap.Error(err))
+		if err := control.send("recall"); err != nil {
+			p.log.Debug("requests can't be recalled", zap.Int("worker", w.info.Number), zap.Error(err))
 		}
 	})
 }

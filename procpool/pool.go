@@ -16,9 +16,9 @@ type Config struct {
 	// Name stands in errors, log lines and the workers' environment.
 	Name string
 	// Command starts a worker. Its descriptor 3 is one end of a stream socket
-	// pair, the other end of which Attach is given; 4 is a pipe on which the
-	// pool writes commands, a line each; 0 is /dev/null, 1 and 2 are log
-	// lines. GATECREW_WORKER=NAME/NUMBER is added to Env.
+	// pair, the other end of which Attach is given; 4 is another one, on
+	// which the pool writes commands and the worker says what it is asked, a
+	// line each; 0 is /dev/null, 1 and 2 are log lines. GATECREW_WORKER=NAME/NUMBER is added to Env.
 	Command Command
 
 	// Min and Max bound the number of workers. Equal, the pool is static;
@@ -120,6 +120,7 @@ type Pool struct {
 	// longest waiter in one step. Nothing that can block is done under it.
 	mu         sync.Mutex
 	phase      phase
+	gen        *generation // of workers that are started now
 	workers    []*worker
 	queue      waitQueue[*Lease]
 	min, max   int
@@ -185,6 +186,7 @@ func New(cfg Config) (*Pool, error) {
 		cfg: cfg, log: log, clk: clk,
 		wake: make(chan struct{}, 1), ready: make(chan struct{}), failed: make(chan struct{}), done: make(chan struct{}),
 		queue: newWaitQueue[*Lease](cfg.Name, cfg.QueueLength, cfg.QueueTimeout, clk),
+		gen:   &generation{number: 1, command: cfg.Command},
 		min:   cfg.Min, max: cfg.Max, target: max(1, cfg.Min),
 		lastExit: make(map[int]string),
 	}, nil

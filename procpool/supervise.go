@@ -343,7 +343,10 @@ func (p *Pool) newWorker(now time.Time) *worker {
 	for taken[number] {
 		number++
 	}
-	w := &worker{info: WorkerInfo{Pool: p.cfg.Name, Number: number, Name: p.cfg.Name + "/" + strconv.Itoa(number)}, state: Starting, since: now, started: now}
+	w := &worker{
+		info: WorkerInfo{Pool: p.cfg.Name, Number: number, Name: p.cfg.Name + "/" + strconv.Itoa(number)},
+		gen:  p.gen, state: Starting, since: now, started: now,
+	}
 	if p.cfg.MaxRequests > 0 {
 		w.limit = p.cfg.MaxRequests + int(p.clk.random()*float64(p.cfg.MaxRequestsJitter+1))
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"time"
 
 	"go.uber.org/zap"
@@ -16,6 +15,7 @@ import (
 // worker is ready.
 type worker struct {
 	info    WorkerInfo
+	gen     *generation
 	state   State
 	since   time.Time // of the state
 	started time.Time
@@ -25,7 +25,7 @@ type worker struct {
 	session Session
 	cancel  context.CancelCauseFunc // of Attach
 
-	control   *os.File // commands to the worker
+	control   *control
 	capacity  int
 	aheadMax  int // requests beyond capacity that it takes before it can start them
 	pace      pace
@@ -78,7 +78,7 @@ func (p *Pool) run(w *worker) {
 	exit := w.child.reap(false)
 	p.exited(w, exit, nil)
 	_ = conn.Close()
-	_ = w.control.Close()
+	w.control.close()
 	<-attached
 	if w.session != nil {
 		_ = w.session.Close()

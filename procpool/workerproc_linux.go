@@ -30,20 +30,21 @@ func (p *Pool) startWorker(w *worker, line func(stream string, line []byte)) (ne
 	defer unix.Close(out)
 	defer unix.Close(errout)
 
-	control, commands, err := pipe(false)
+	commands, theirCommands, err := socketPair()
 	if err != nil {
 		_ = conn.Close()
 		output.close()
 		return nil, nil, err
 	}
-	defer unix.Close(commands)
+	defer unix.Close(theirCommands)
+	control := newControl(commands, p.log, func(line []byte) { p.hear(w, line) })
 
-	c := p.cfg.Command
+	c := w.gen.command
 	c.Env = append(c.Env[:len(c.Env):len(c.Env)], "GATECREW_WORKER="+w.info.Name)
-	ch, err := spawn(c, uintptr(null), uintptr(out), uintptr(errout), uintptr(theirs), uintptr(commands))
+	ch, err := spawn(c, uintptr(null), uintptr(out), uintptr(errout), uintptr(theirs), uintptr(theirCommands))
 	if err != nil {
 		_ = conn.Close()
-		_ = control.Close()
+		control.close()
 		output.close()
 		return nil, nil, err
 	}
@@ -55,6 +56,7 @@ func (p *Pool) startWorker(w *worker, line func(stream string, line []byte)) (ne
 		ch.signal(syscall.SIGKILL)
 	}
 	output.read()
+	go control.listen()
 	return conn, output, nil
 }
 

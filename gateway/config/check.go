@@ -65,6 +65,11 @@ func (c *checker) check() {
 			c.pool(join("pools", name), p)
 		}
 	}
+	for _, name := range slices.Sorted(maps.Keys(cfg.Programs)) {
+		if p := cfg.Programs[name]; p != nil {
+			c.companion(join("programs", name), p)
+		}
+	}
 	if len(cfg.Sites) == 0 {
 		c.fault("sites", "there is nothing to serve", "write sites: with at least one route, as in - routes: [{path: /, static: {dir: public}}]")
 	}
@@ -111,6 +116,14 @@ func (c *checker) log() {
 	c.oneOf("log.level", l.Level, "debug", "info", "warn", "error")
 	c.oneOf("log.format", l.Format, "console", "json")
 	c.oneOf("log.access_format", l.AccessFormat, "combined", "json")
+	switch l.Slow {
+	case "-":
+	case "":
+		c.fault("log.slow", "the value is empty", `write "-" or a file`)
+	default:
+		l.Slow = c.abs(l.Slow)
+		c.folder("log.slow", filepath.Dir(l.Slow))
+	}
 	switch l.Access {
 	case "-", "off":
 	case "":

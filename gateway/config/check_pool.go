@@ -30,15 +30,60 @@ func (c *checker) pool(at string, p *Pool) {
 		c.fault(at+".app", fmt.Sprintf("%q is no application", p.App), "write module:callable, module:factory(), or a .py or .wsgi file")
 	}
 	c.python(at+".python", p, beside)
-	c.positive(at+".workers", int64(p.Workers.Min))
+	c.positive(at+".workers", int64(p.Workers.Max))
 	c.positive(at+".threads", int64(p.Threads))
 	c.positive(at+".timeout", int64(p.Timeout))
 	c.positive(at+".start_timeout", int64(p.StartTimeout))
 	if p.MaxRequestsJitter > 0 && p.MaxRequests == 0 {
 		c.fault(at+".max_requests_jitter", "it does nothing without max_requests", "write max_requests too")
 	}
+	c.positive(at+".idle_timeout", int64(p.IdleTimeout))
+	c.positive(at+".stop_timeout", int64(p.StopTimeout))
+	c.spare(at, p)
+	c.memory(at, p)
+	if p.WarmUp != "" && !strings.HasPrefix(p.WarmUp, "/") {
+		c.fault(at+".warm_up", fmt.Sprintf("%q is not a path", p.WarmUp), "it begins with a slash, as in /health")
+	}
+	if len(p.ReloadInclude) > 0 && !p.Reload {
+		c.fault(at+".reload_include", "it does nothing without reload", "write reload: true too")
+	}
+	for i, pattern := range p.ReloadInclude {
+		p.ReloadInclude[i] = c.abs(pattern)
+	}
 	c.queue(at, &p.Queue)
 	c.environment(at, &p.Environment)
+	c.isolation(at, &p.Isolation)
+}
+
+// spare checks how many idle workers are kept.
+func (c *checker) spare(at string, p *Pool) {
+	if p.MaxSpare < p.MinSpare {
+		if c.written(at + ".max_spare") {
+			c.fault(at+".max_spare", fmt.Sprintf("it is less than min_spare, %d", p.MinSpare), "")
+		}
+		p.MaxSpare = p.MinSpare
+	}
+	switch {
+	case p.MaxSpare == 0:
+	case p.Workers.Min == p.Workers.Max:
+		c.fault(at+".min_spare", "a pool of a fixed size has no spare workers", "write workers as MIN:MAX")
+	case p.MinSpare > p.Workers.Max:
+		c.fault(at+".min_spare", fmt.Sprintf("it is more than all workers there may be, %d", p.Workers.Max), "")
+	}
+}
+
+// memory checks the limits of memory against each other.
+func (c *checker) memory(at string, p *Pool) {
+	if p.MemoryMeasure == "" {
+		p.MemoryMeasure = "rss"
+		if p.Preload {
+			p.MemoryMeasure = "pss"
+		}
+	}
+	c.oneOf(at+".memory_measure", p.MemoryMeasure, "rss", "pss")
+	if p.HardMemory > 0 && p.HardMemory < p.MaxMemory {
+		c.fault(at+".hard_memory", fmt.Sprintf("it is less than max_memory, %v", p.MaxMemory), "the hard limit is the greater one")
+	}
 }
 
 const identifier = `[\p{L}_][\p{L}\p{N}_]*(?:\.[\p{L}_][\p{L}\p{N}_]*)*`

@@ -121,6 +121,9 @@ func (c *checker) handler(at string, r *Route) {
 	if c.written(at + ".pass_authorization") {
 		c.fault(at+".pass_authorization", "only a route with pool has it", "write it inside of cgi or fastcgi")
 	}
+	if c.written(at + ".priority") {
+		c.fault(at+".priority", "only a route with pool has it", "leave it out")
+	}
 }
 
 func (c *checker) poolRoute(at string, r *Route) {
@@ -134,6 +137,10 @@ func (c *checker) poolRoute(at string, r *Route) {
 	if !c.written(at + ".pass_authorization") {
 		r.PassAuthorization = true
 	}
+	if r.Priority == "" {
+		r.Priority = "normal"
+	}
+	c.oneOf(at+".priority", r.Priority, "high", "normal", "low")
 	if r.RootPath == "/" {
 		r.RootPath = ""
 	}
@@ -204,6 +211,8 @@ func (c *checker) cgi(at string, g *CGI) {
 	c.positive(at+".max", int64(g.Max))
 	c.queue(at, &g.Queue)
 	c.environment(at, &g.Environment)
+	c.isolation(at, &g.Isolation)
+	c.positive(at+".stop_timeout", int64(g.StopTimeout))
 }
 
 // script checks the one program of a route.

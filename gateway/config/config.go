@@ -29,6 +29,9 @@ type Config struct {
 	GracefulTimeout time.Duration `yaml:"graceful_timeout"`
 	// Pools are the groups of workers that the gateway runs itself, by name.
 	Pools map[string]*Pool `yaml:"pools,omitempty"`
+	// Programs are long-running commands that the gateway runs beside the
+	// pools, by name: a task queue, a scheduler, a database of their own.
+	Programs map[string]*Program `yaml:"programs,omitempty"`
 	// Sites are what is served. There is at least one.
 	Sites []*Site `yaml:"sites"`
 
@@ -50,6 +53,10 @@ type Log struct {
 	// AccessFormat is combined, the format of Apache and nginx, or json.
 	// Default: combined.
 	AccessFormat string `yaml:"access_format"`
+	// Slow is where slow requests are described, with the stacks of their
+	// worker: "-" for standard error, or a file that is appended to. Default:
+	// "-".
+	Slow string `yaml:"slow"`
 }
 
 // Limits bound what one client, and all clients together, can take. None of
@@ -114,9 +121,20 @@ type Pool struct {
 	// from. Default: the folder of the configuration file.
 	Chdir string `yaml:"chdir"`
 	// Workers is how many processes there are: N, MIN:MAX to follow the
-	// load, or auto, which is one for each processor and at least 2.
-	// Default: 2.
+	// load, or auto, which follows the processors and the memory there are.
+	// With a MIN of 0 a pool without requests has no process, and its first
+	// request waits for one to start. Default: 2.
 	Workers Workers `yaml:"workers"`
+	// MinSpare is how many idle workers a pool of MIN:MAX keeps ready for
+	// the next requests. Default: 0, it grows when requests have to wait.
+	MinSpare int `yaml:"min_spare"`
+	// MaxSpare is how many idle workers may stay beyond IdleTimeout.
+	// Default: MinSpare.
+	MaxSpare int `yaml:"max_spare"`
+	// IdleTimeout is how long a worker that isn't needed may idle before it
+	// is ended, down to MIN and MaxSpare. In a pool of a fixed size nothing
+	// is ended for it. Default: 60s.
+	IdleTimeout time.Duration `yaml:"idle_timeout"`
 	// Threads is how many requests one worker serves at a time. Default: 1.
 	Threads int `yaml:"threads"`
 	// Timeout is the longest silence of a worker: from handing it a request
@@ -135,6 +153,57 @@ type Pool struct {
 	// MaxRequestsJitter adds a random number up to this to MaxRequests, so
 	// that workers are not replaced together. Default: 0.
 	MaxRequestsJitter int `yaml:"max_requests_jitter"`
+	// MaxAge is how long a worker lives before it is replaced, less a random
+	// part of up to a tenth. Default: 0, which never replaces it.
+	MaxAge time.Duration `yaml:"max_age"`
+	// MaxMemory is how much memory a worker may have after a request before
+	// it is replaced; the request is not disturbed. Default: 0, no limit.
+	MaxMemory Size `yaml:"max_memory"`
+	// HardMemory is how much memory a worker may have at any time; one that
+	// has more is killed, with the requests it is at. Default: 0, no limit.
+	HardMemory Size `yaml:"hard_memory"`
+	// MemoryBudget is how much memory all workers of the pool may have
+	// together; beyond it the biggest is replaced first. Default: 0, no
+	// limit.
+	MemoryBudget Size `yaml:"memory_budget"`
+	// MemoryMeasure is how a worker's memory is measured: rss, all its
+	// resident pages, or pss, which counts a page that several processes
+	// share in parts. Default: rss, and pss with Preload.
+	MemoryMeasure string `yaml:"memory_measure,omitempty"`
+	// MaxReplacing is how many workers may be in replacement at once.
+	// Default: 0, a quarter of them and at least one.
+	MaxReplacing int `yaml:"max_replacing"`
+	// SlowTimeout is how long a request may wait for its worker before the
+	// slow log tells what every thread and task of the worker is doing. 0
+	// means never. Default: 10s.
+	SlowTimeout time.Duration `yaml:"slow_timeout"`
+	// InterruptTimeout is how long a request that has exceeded Timeout may
+	// take to end after it was interrupted, before its worker is stopped. 0
+	// interrupts nothing and stops the worker. Default: 1s.
+	InterruptTimeout time.Duration `yaml:"interrupt_timeout"`
+	// StopTimeout is the time between TERM and KILL for a worker that has to
+	// end. Default: 5s.
+	StopTimeout time.Duration `yaml:"stop_timeout"`
+	// Preload imports the application once and forks the workers from that
+	// process, so that they share its memory. Default: false.
+	Preload bool `yaml:"preload"`
+	// After are programs that have to be up before the workers are started.
+	// Default: none.
+	After []string `yaml:"after,omitempty"`
+	// WarmUp is a path, with a query if need be, that each new worker is
+	// asked for before it gets requests. An answer of 500 or more, or none,
+	// makes the start a failure. Default: empty, none.
+	WarmUp string `yaml:"warm_up,omitempty"`
+	// Reload replaces the workers when a file changes that the application
+	// has imported, and shows clients on loopback what is wrong when it
+	// can't be loaded. For development. Default: false.
+	Reload bool `yaml:"reload"`
+	// ReloadInclude are more files to watch with Reload, as patterns: * is
+	// any part of a name and ** any number of folders, as in
+	// templates/**/*.html. Default: none.
+	ReloadInclude []string `yaml:"reload_include,omitempty"`
+	// Isolation is what the workers may not do.
+	Isolation `yaml:",inline"`
 	// Queue bounds the requests that wait for a worker.
 	Queue `yaml:",inline"`
 	// Environment is what the workers see of the gateway's environment.
@@ -148,6 +217,97 @@ type Pool struct {
 	// before a worker is taken for it, so that a slow client holds none.
 	// False hands it on as it arrives. Default: true.
 	BufferRequests bool `yaml:"buffer_requests"`
+}
+
+// Isolation is what processes may not do, and as whom they run. A protection
+// that is asked for and can't be had, for the lack of a right or of the kernel,
+// is a fault, and nothing is started.
+type Isolation struct {
+	// User runs the processes as another user, by name or number, with that
+	// user's groups. Only as root. Default: the gateway's own.
+	User string `yaml:"user,omitempty"`
+	// Group is their group, by name or number. Default: that of User.
+	Group string `yaml:"group,omitempty"`
+	// Umask is the permissions that new files don't get, in octal, as 027.
+	// Default: the gateway's own.
+	Umask string `yaml:"umask,omitempty"`
+	// Nice is added to the niceness of the processes: up to 19, the more the
+	// fewer processor time they get beside others. Default: 0.
+	Nice int `yaml:"nice,omitempty"`
+	// Rlimits are limits of each process, setrlimit(2), by the lower-case
+	// name: as, core, cpu (seconds), data, fsize, memlock, nofile, nproc,
+	// stack. The value is a number, a size or unlimited. Default: those of
+	// the gateway.
+	Rlimits map[string]string `yaml:"rlimits,omitempty"`
+	// Chroot is the folder that the processes take for /. Every other path
+	// of theirs is taken inside of it. Only as root. Default: none.
+	Chroot string `yaml:"chroot,omitempty"`
+	// NoNewPrivileges keeps processes from gaining rights by a set-user-id
+	// program. Default: false.
+	NoNewPrivileges bool `yaml:"no_new_privileges,omitempty"`
+	// Landlock says which files the processes may open at all.
+	Landlock *Landlock `yaml:"landlock,omitempty"`
+	// Cgroup bounds what the processes may use together.
+	Cgroup *Cgroup `yaml:"cgroup,omitempty"`
+}
+
+// Landlock says which files processes may open at all, landlock(7). What is
+// not named can't be opened, nor executed.
+type Landlock struct {
+	// ReadOnly are files and folders that may be read and executed, beside
+	// those that every program needs: /usr, /lib*, /bin, /sbin, /etc, /dev,
+	// /proc and /sys, the interpreter's and the application's own.
+	ReadOnly []string `yaml:"read_only,omitempty"`
+	// Writable are files and folders that may be written as well.
+	Writable []string `yaml:"writable,omitempty"`
+}
+
+// Cgroup bounds what processes may use together, by a control group (version
+// 2). Where the gateway has been given no group of its own to divide, this is a
+// notice in the log and no fault, as memory limits of other kinds remain.
+type Cgroup struct {
+	// MemoryMax is how much memory they may have; beyond it the kernel kills
+	// one. Default: 0, no limit.
+	MemoryMax Size `yaml:"memory_max,omitempty"`
+	// CPUMax is how many processors they may keep busy, as 1.5. Default: 0,
+	// no limit.
+	CPUMax float64 `yaml:"cpu_max,omitempty"`
+	// PIDsMax is how many processes and threads there may be. Default: 0, no
+	// limit.
+	PIDsMax int `yaml:"pids_max,omitempty"`
+}
+
+// Program is a long-running command that the gateway runs beside the pools.
+type Program struct {
+	// Command is the program and its arguments. The program is a path, or a
+	// name that is looked for in bin of the virtual environment that the
+	// pools use, then in $PATH. Required.
+	Command []string `yaml:"command"`
+	// Chdir is the folder it runs in. Default: the folder of the
+	// configuration file.
+	Chdir string `yaml:"chdir"`
+	// After are programs that have to be up before this one is started, and
+	// that are stopped after it. Default: none.
+	After []string `yaml:"after,omitempty"`
+	// Ready is an address that accepts connections once the program is up,
+	// HOST:PORT or unix:PATH. Default: none, it is up once it has run for a
+	// second.
+	Ready string `yaml:"ready,omitempty"`
+	// Restart says what becomes of a program that has ended: always starts
+	// it again, on-failure unless its exit status was 0, never leaves it.
+	// Default: always.
+	Restart string `yaml:"restart"`
+	// StartTimeout is how long it may take to be up. Default: 60s.
+	StartTimeout time.Duration `yaml:"start_timeout"`
+	// StopSignal asks it to end: TERM, INT, QUIT or HUP. Default: TERM.
+	StopSignal string `yaml:"stop_signal"`
+	// StopTimeout is how long it may take to end before it is killed.
+	// Default: 10s.
+	StopTimeout time.Duration `yaml:"stop_timeout"`
+	// Environment is what it sees of the gateway's environment.
+	Environment `yaml:",inline"`
+	// Isolation is what it may not do.
+	Isolation `yaml:",inline"`
 }
 
 // Environment is what a process is given besides what a request says. Nothing
@@ -187,6 +347,10 @@ type Route struct {
 	FastCGI *FastCGI `yaml:"fastcgi,omitempty"`
 	// Pool names the pool of workers that answers.
 	Pool string `yaml:"pool,omitempty"`
+	// Priority is which requests are served first when others wait for the
+	// same pool, and refused last: high, normal or low. Health checks are
+	// the usual high one. Only with pool. Default: normal.
+	Priority string `yaml:"priority,omitempty"`
 	// RootPath is put before Path in the application's SCRIPT_NAME, for a
 	// gateway behind a proxy that strips a prefix. Only with pool. Default:
 	// empty.
@@ -247,6 +411,11 @@ type CGI struct {
 	// exited with a status other than 0. Default: false, such an answer is
 	// broken off, unless its Content-Length shows that it is whole.
 	IgnoreExitStatus bool `yaml:"ignore_exit_status"`
+	// StopTimeout is the time between TERM and KILL for a script that has to
+	// end. Default: 5s.
+	StopTimeout time.Duration `yaml:"stop_timeout"`
+	// Isolation is what scripts may not do.
+	Isolation `yaml:",inline"`
 }
 
 // FastCGI hands requests to an application that runs elsewhere, one request at

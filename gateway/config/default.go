@@ -10,7 +10,7 @@ import (
 func Default() *Config {
 	return &Config{
 		Listen: []Address{{Network: "tcp", Address: "127.0.0.1:8000"}},
-		Log:    Log{Level: "info", Format: "console", Access: "-", AccessFormat: "combined"},
+		Log:    Log{Level: "info", Format: "console", Access: "-", AccessFormat: "combined", Slow: "-"},
 		Limits: Limits{
 			MaxBody:        1 << 30,
 			BodyMemory:     128 << 10,
@@ -41,6 +41,10 @@ func (p *Pool) setDefaults() {
 		Timeout:          30 * time.Second,
 		GracefulTimeout:  30 * time.Second,
 		StartTimeout:     60 * time.Second,
+		IdleTimeout:      60 * time.Second,
+		SlowTimeout:      10 * time.Second,
+		InterruptTimeout: time.Second,
+		StopTimeout:      5 * time.Second,
 		Queue:            defaultQueue(),
 		ReplayIdempotent: true,
 		BufferRequests:   true,
@@ -50,7 +54,17 @@ func (p *Pool) setDefaults() {
 func (s *Static) setDefaults() { s.Index = []string{"index.html"} }
 
 func (c *CGI) setDefaults() {
-	*c = CGI{Timeout: 30 * time.Second, Max: 16, Queue: defaultQueue()}
+	*c = CGI{Timeout: 30 * time.Second, Max: 16, Queue: defaultQueue(), StopTimeout: 5 * time.Second}
+}
+
+func (p *Program) setDefaults() {
+	*p = Program{
+		Chdir:        ".",
+		Restart:      "always",
+		StartTimeout: 60 * time.Second,
+		StopSignal:   "TERM",
+		StopTimeout:  10 * time.Second,
+	}
 }
 
 func (f *FastCGI) setDefaults() {

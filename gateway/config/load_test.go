@@ -75,7 +75,7 @@ func TestFaultsAreReportedAtOnceWithPlaceAndHint(t *testing.T) {
 		{"unknown keys, nearest and all", serving + "limts: {}\nlog:\n  levle: info\n  zzzzzzzz: 1\n", []string{
 			"gatecrew.yaml:2:1: limts: there is no such key here (did you mean limits?)",
 			"gatecrew.yaml:4:3: log.levle: there is no such key here (did you mean level?)",
-			"gatecrew.yaml:5:3: log.zzzzzzzz: there is no such key here (known here: level, format, access, access_format)"}},
+			"gatecrew.yaml:5:3: log.zzzzzzzz: there is no such key here (known here: level, format, access, access_format, slow)"}},
 		{"duplicate keys", serving + "log: {level: info, level: warn}\nlog: {}\n", []string{
 			"gatecrew.yaml:2:20: log.level: the key stands here a second time; line 2 has it too",
 			"gatecrew.yaml:3:1: log: the key stands here a second time; line 2 has it too"}},
@@ -120,7 +120,7 @@ func TestFaultsAreReportedAtOnceWithPlaceAndHint(t *testing.T) {
 			"gatecrew.yaml:4:55: pools.b.threads: the value must be more than 0 (every limit and every wait has an end; write a large one instead)",
 			"gatecrew.yaml:4:79: pools.b.max_requests_jitter: it does nothing without max_requests (write max_requests too)",
 			"gatecrew.yaml:5:12: pools.c.app: there is no file " + dir + "/gone.wsgi (paths are relative to the folder of the configuration file)",
-			"gatecrew.yaml:5:32: pools.c.workers: a pool needs at least one worker",
+			"gatecrew.yaml:5:32: pools.c.workers: a pool needs at least one worker (0:MAX has none while there are no requests)",
 			"gatecrew.yaml:5:43: pools.c.python: there is no program /no/python (write the path of a program, or a name that is in $PATH)",
 			"gatecrew.yaml:5:62: pools.c.chdir: there is no folder " + dir + "/nowhere (paths are relative to the folder of the configuration file)",
 			`gatecrew.yaml:6:26: pools.d.env["1A"]: "1A" is no name for a variable (letters, digits and _, and no digit first)`,
@@ -294,7 +294,7 @@ sites:
 		}
 	}
 	check("listen", cfg.Listen, []Address{{"tcp", "127.0.0.1:0"}, {"unix", dir + "/x.sock"}})
-	check("log", cfg.Log, Log{"warn", "console", dir + "/access.log", "combined"})
+	check("log", cfg.Log, Log{"warn", "console", dir + "/access.log", "combined", "-"})
 	check("max_body", cfg.Limits.MaxBody, Size(2<<30))
 	check("body_timeout", cfg.Limits.BodyTimeout, 1500*time.Millisecond)
 	check("idle_timeout", cfg.Limits.IdleTimeout, 2*time.Minute)

@@ -28,9 +28,10 @@ func (r *Route) MarshalYAML() (any, error) {
 		CGI               *CGI     `yaml:"cgi,omitempty"`
 		FastCGI           *FastCGI `yaml:"fastcgi,omitempty"`
 		Pool              string   `yaml:"pool,omitempty"`
+		Priority          string   `yaml:"priority,omitempty"`
 		RootPath          string   `yaml:"root_path,omitempty"`
 		PassAuthorization *bool    `yaml:"pass_authorization,omitempty"`
-	}{r.Path, r.Static, r.CGI, r.FastCGI, r.Pool, r.RootPath, nil}
+	}{r.Path, r.Static, r.CGI, r.FastCGI, r.Pool, r.Priority, r.RootPath, nil}
 	if r.Pool != "" {
 		out.PassAuthorization = &r.PassAuthorization
 	}

@@ -52,7 +52,7 @@ func (s Size) String() string {
 func (s Size) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 // Workers is how many processes a pool has. Min and Max are the same for a
-// fixed number, and Min is at least 1.
+// fixed number; Max is at least 1.
 type Workers struct{ Min, Max int }
 
 // UnmarshalText reads N, MIN:MAX or auto.
@@ -72,8 +72,8 @@ func (w *Workers) UnmarshalText(text []byte) error {
 	switch {
 	case err1 != nil || err2 != nil:
 		return badValue("a number of workers", string(text), "write a number, MIN:MAX or auto")
-	case lo < 1:
-		return fault("a pool needs at least one worker", "")
+	case hi < 1 || lo < 0:
+		return fault("a pool needs at least one worker", "0:MAX has none while there are no requests")
 	case lo > hi:
 		return fault(fmt.Sprintf("the least number of workers, %d, is more than the greatest, %d", lo, hi), "write MIN:MAX")
 	}
@@ -196,6 +196,12 @@ func setText(v reflect.Value, text string) error {
 		n, err := strconv.Atoi(text)
 		if err != nil || n < 0 {
 			return badValue("a number", text, "write a whole number, 0 or more")
+		}
+		*p = n
+	case *float64:
+		n, err := strconv.ParseFloat(text, 64)
+		if err != nil || n < 0 || math.IsInf(n, 0) || math.IsNaN(n) {
+			return badValue("a number", text, "write a number, 0 or more, such as 1.5")
 		}
 		*p = n
 	case *bool:

@@ -16,6 +16,7 @@ import sys
 import threading
 import traceback
 
+from gatecrew_worker import _control
 from gatecrew_worker._loader import LoadError, load_wsgi
 from gatecrew_worker._records import ProtocolError
 from gatecrew_worker._threads import Loop
@@ -24,7 +25,7 @@ from gatecrew_worker._wsgi import Handler
 EXIT_FAILED = 3
 EXIT_NOT_LOADED = 4
 
-# The gateway's socket and its commands, and where they are moved: out of the
+# The gateway's socket and its control connection, and where they are moved: out of the
 # range in which applications and the daemons they start expect their own
 # descriptors.
 _SOCKET = 3
@@ -87,7 +88,8 @@ def main(argv):
         return EXIT_NOT_LOADED
     _stop_on_term(loop)
     if control is not None:
-        threading.Thread(target=_obey, args=(control, loop), name="gatecrew-control", daemon=True).start()
+        control.on("recall", 0, loop.give_back)
+        control.start()
     try:
         # The negotiation, answered in here, is the readiness.
         loop.run(Handler(app, loop, options.root_path))
@@ -149,24 +151,16 @@ def _take_socket():
 
 
 def _take_control():
-    """Returns the pipe that commands come from, None when there is none."""
+    """Returns the control connection, None when there is none."""
     try:
-        if not stat.S_ISFIFO(os.fstat(_CONTROL).st_mode):
+        if not stat.S_ISSOCK(os.fstat(_CONTROL).st_mode):
             return None
     except OSError:
         return None
-    return _move(_CONTROL)
+    return _control.take(_move(_CONTROL))
 
 
 def _move(fd):
     moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _MOVED)
     os.close(fd)
     return moved
-
-
-def _obey(control, loop):
-    """Does what the gateway commands while the other threads are at work."""
-    with open(control, "rb") as commands:
-        for command in commands:
-            if command == b"recall\n":
-                loop.give_back()

@@ -82,7 +82,7 @@ class Worker:
         self._log = tempfile.TemporaryFile()
         given = {3: far.detach()}
         if control:
-            given[4], self._control = os.pipe()
+            given[4], self._control = (end.detach() for end in socket.socketpair())
         # -S and -E: it needs nothing but the standard library, and starts in a
         # fraction of the time where there are many packages.
         self.process = subprocess.Popen(

@@ -1,0 +1,79 @@
+package procpool
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"net"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// control is the second connection to a worker, descriptor 4 there: what is
+// said about the requests rather than by them. It works while every thread of
+// the worker is busy.
+//
+// Both directions are lines. The pool writes commands, a word and its
+// arguments, of which a worker passes over those that it doesn't know. The
+// worker writes messages, a JSON object each:
+//
+//	to the worker                     from the worker
+//	recall                            (the requests come back as records)
+//
+// A line from the worker that is no JSON object is text, which
+// the command under way has caused.
+type control struct {
+	conn net.Conn
+	log  *zap.Logger
+	// heard gets each line from the worker, without its end, from one
+	// goroutine. It must not keep it.
+	heard func(line []byte)
+}
+
+// controlPatience is how long a command may take to be written. It never
+// waits in practice: a worker that reads nothing leaves room for 9,000 lines.
+const controlPatience = 8 * time.Millisecond
+
+// maxControlLine is the longest line that is taken from a worker, in bytes.
+const maxControlLine = 4 << 20
+
+func newControl(conn net.Conn, log *zap.Logger, heard func(line []byte)) *control {
+	return &control{conn: conn, log: log, heard: heard}
+}
+
+// send writes one command.
+func (c *control) send(format string, args ...any) error {
+	_ = c.conn.SetWriteDeadline(time.Now().Add(controlPatience))
+	if _, err := fmt.Fprintf(c.conn, format+"\n", args...); err != nil {
+		return fmt.Errorf("procpool: the worker can't be reached: %w", err)
+	}
+	return nil
+}
+
+// listen hands on what the worker says until it ends.
+func (c *control) listen() {
+	lines := bufio.NewScanner(c.conn)
+	lines.Buffer(make([]byte, 0, 512), maxControlLine)
+	for lines.Scan() {
+		c.heard(lines.Bytes())
+	}
+}
+
+func (c *control) close() { _ = c.conn.Close() }
+
+// message is what a worker says over its control connection. Each kind of
+// message has a field of its own.
+type message struct {
+}
+
+// hear takes in one line of w.
+func (p *Pool) hear(w *worker, line []byte) {
+	if len(line) == 0 || line[0] != '{' {
+		return
+	}
+	var m message
+	if err := json.Unmarshal(line, &m); err != nil {
+		p.log.Debug("worker says what can't be understood", zap.Int("worker", w.info.Number), zap.Error(err))
+	}
+}
