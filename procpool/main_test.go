@@ -37,6 +37,8 @@ func TestMain(m *testing.M) {
 		gatewayMain()
 	case "orphans":
 		orphansMain()
+	case "eater":
+		eaterMain()
 	}
 	code := m.Run()
 	// The spawner and the guard's keeper live as long as the process does.
