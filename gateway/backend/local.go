@@ -44,8 +44,7 @@ func (l *Local) Open(ctx context.Context, req *protocol.Request) (protocol.Excha
 		return nil, admission(err)
 	}
 	x := &localExchange{lease: lease, patience: l.Timeout}
-	// The watch looks after ctx, so the stream needn't.
-	stream, err := lease.Session().(*fcgi.Conn).Open(context.Background(), req, x.ended)
+	stream, err := lease.Session().(*fcgi.Conn).Open(req, x.ended)
 	if err != nil {
 		return nil, err
 	}

@@ -85,8 +85,7 @@ func (r *Remote) Open(ctx context.Context, req *protocol.Request) (protocol.Exch
 		if !kept {
 			x.hunger = time.AfterFunc(hungry, x.starves)
 		}
-		// The watch looks after ctx, so the stream needn't.
-		stream, err := conn.Open(context.Background(), req, x.ended)
+		stream, err := conn.Open(req, x.ended)
 		if err == nil {
 			x.begin(ctx, stream, r.timeout, nil)
 			return x, nil

@@ -1,7 +1,6 @@
 package fcgi
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"net"
@@ -72,8 +71,8 @@ func replying(t testing.TB, multiplexed bool) *Conn {
 	return c
 }
 
-func roundTrip(ctx context.Context, c *Conn, req *protocol.Request, ended func(), buf []byte) error {
-	s, err := c.Open(ctx, req, ended)
+func roundTrip(c *Conn, req *protocol.Request, ended func(), buf []byte) error {
+	s, err := c.Open(req, ended)
 	if err != nil {
 		return err
 	}
@@ -99,7 +98,7 @@ func BenchmarkRoundTrip(b *testing.B) {
 					req := &protocol.Request{Role: protocol.Responder, Params: typicalParams}
 					buf := make([]byte, 4096)
 					for i := client; i < b.N; i += clients {
-						if err := roundTrip(context.Background(), c, req, nil, buf); err != nil {
+						if err := roundTrip(c, req, nil, buf); err != nil {
 							b.Error(err)
 							return
 						}
@@ -115,7 +114,7 @@ func BenchmarkRoundTrip(b *testing.B) {
 		buf := make([]byte, 4096)
 		b.ReportAllocs()
 		for b.Loop() {
-			if err := roundTrip(context.Background(), c, req, nil, buf); err != nil {
+			if err := roundTrip(c, req, nil, buf); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -133,7 +132,7 @@ func BenchmarkDownload(b *testing.B) {
 	b.SetBytes(1 << 20)
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := roundTrip(context.Background(), c, req, nil, buf); err != nil {
+		if err := roundTrip(c, req, nil, buf); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -146,7 +145,7 @@ func TestAllocationsPerRequest(t *testing.T) {
 	req := &protocol.Request{Role: protocol.Responder, Params: typicalParams}
 	buf := make([]byte, 4096)
 	if n := testing.AllocsPerRun(500, func() {
-		if err := roundTrip(context.Background(), c, req, nil, buf); err != nil {
+		if err := roundTrip(c, req, nil, buf); err != nil {
 			t.Fatal(err)
 		}
 	}); n > 4 {
@@ -156,7 +155,7 @@ func TestAllocationsPerRequest(t *testing.T) {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	for range runs {
-		if err := roundTrip(context.Background(), c, req, nil, buf); err != nil {
+		if err := roundTrip(c, req, nil, buf); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -16,7 +16,6 @@ package fcgi
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -149,17 +148,17 @@ func (c *Conn) Err() error {
 // reads the connection, or one in Open, Stream.Close, Conn.Close or another
 // request's Open), so it must not block; it may call Open.
 //
-// When ctx ends, Read fails. Close is still needed: it tells the application.
+// It watches over no deadline and no client: whoever has one calls Close, which
+// tells the application.
 //
 // Open's error is an *protocol.Error with Unseen set; no byte of the request
 // has left, but Stdin may have been read if it was in memory. Its kind is
 // Refused when the parameters can't be encoded, Overloaded when Capacity is
-// used up, ClientGone or TimedOut when ctx has ended or the body can't be
-// read, and Unavailable when the connection is dead or CloseWrite was called.
-func (c *Conn) Open(ctx context.Context, req *protocol.Request, ended func()) (*Stream, error) {
+// used up, ClientGone when the body can't be read, and Unavailable when the connection is dead or CloseWrite was called.
+func (c *Conn) Open(req *protocol.Request, ended func()) (*Stream, error) {
 	s := &Stream{conn: c, send: c, stderr: req.Stderr, ended: ended}
 	s.wake.L = &s.mu
-	if err := c.start(ctx, s, req); err != nil {
+	if err := c.start(s, req); err != nil {
 		err.Unseen = true
 		if ended != nil {
 			ended()
@@ -183,17 +182,11 @@ func (c *Conn) Open(ctx context.Context, req *protocol.Request, ended func()) (*
 		s.pumped = make(chan struct{})
 		go s.pump(req.Stdin)
 	}
-	if ctx.Done() != nil {
-		s.stopWatch = context.AfterFunc(ctx, func() { s.interrupt(contextError(ctx)) })
-	}
 	return s, nil
 }
 
 // start takes an id for s and queues what there is to send at once.
-func (c *Conn) start(ctx context.Context, s *Stream, req *protocol.Request) *protocol.Error {
-	if ctx.Err() != nil {
-		return contextError(ctx)
-	}
+func (c *Conn) start(s *Stream, req *protocol.Request) *protocol.Error {
 	size, err := paramsSize(req.Params)
 	if err != nil {
 		return &protocol.Error{Kind: protocol.Refused, Err: err}

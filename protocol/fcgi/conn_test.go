@@ -2,7 +2,6 @@ package fcgi
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"io"
 	"net"
@@ -117,7 +116,7 @@ func TestAbort(t *testing.T) {
 		io.ReadFull(s, make([]byte, 5))
 		s.Close()
 		p.expect(typeAbortRequest, 1)
-		if _, err := c.Open(context.Background(), get(nil), nil); protocol.KindOf(err) != protocol.Overloaded || !unseen(err) {
+		if _, err := c.Open(get(nil), nil); protocol.KindOf(err) != protocol.Overloaded || !unseen(err) {
 			t.Errorf("id of an aborted request was given away before its end: %v", err)
 		}
 		// What still arrives is discarded, to the window's last byte.
@@ -270,7 +269,7 @@ func TestIdleConnectionIsFoundDead(t *testing.T) {
 		t.Error("Err is nil")
 	}
 	called := false
-	_, err := c.Open(context.Background(), get(nil), func() { called = true })
+	_, err := c.Open(get(nil), func() { called = true })
 	if protocol.KindOf(err) != protocol.Unavailable || !unseen(err) || !called {
 		t.Errorf("Open: %v, unseen %v, ended called %v", err, unseen(err), called)
 	}
@@ -285,7 +284,7 @@ func TestOpenOnHalfDeadConnectionIsUnseen(t *testing.T) {
 	}
 	ended, done := once()
 	body := strings.NewReader(strings.Repeat("x", chunkSize+1))
-	_, err := c.Open(context.Background(), get(body), ended)
+	_, err := c.Open(get(body), ended)
 	if protocol.KindOf(err) != protocol.Unavailable || !unseen(err) {
 		t.Errorf("Open: %v, unseen %v", err, unseen(err))
 	}
@@ -297,29 +296,22 @@ func TestOpenOnHalfDeadConnectionIsUnseen(t *testing.T) {
 }
 
 func TestOpenRefusals(t *testing.T) {
-	cancelled, cancel := context.WithCancel(context.Background())
-	cancel()
-	expired, cancel := context.WithDeadline(context.Background(), time.Unix(0, 0))
-	cancel()
 	for _, test := range []struct {
 		name    string
 		prepare func(c *Conn)
-		ctx     context.Context
 		body    io.Reader
 		kind    protocol.Kind
 	}{
-		{"ids used up", func(c *Conn) { c.Open(context.Background(), get(nil), nil) }, context.Background(), nil, protocol.Overloaded},
-		{"closed", func(c *Conn) { c.Close() }, context.Background(), nil, protocol.Unavailable},
-		{"closing", func(c *Conn) { c.CloseWrite() }, context.Background(), nil, protocol.Unavailable},
-		{"cancelled", func(*Conn) {}, cancelled, nil, protocol.ClientGone},
-		{"expired", func(*Conn) {}, expired, nil, protocol.TimedOut},
-		{"body lies about its length", func(*Conn) {}, context.Background(), liar{strings.NewReader("x")}, protocol.ClientGone},
+		{"ids used up", func(c *Conn) { c.Open(get(nil), nil) }, nil, protocol.Overloaded},
+		{"closed", func(c *Conn) { c.Close() }, nil, protocol.Unavailable},
+		{"closing", func(c *Conn) { c.CloseWrite() }, nil, protocol.Unavailable},
+		{"body lies about its length", func(*Conn) {}, liar{strings.NewReader("x")}, protocol.ClientGone},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c, _ := foreign(t, Options{})
 			test.prepare(c)
 			calls := 0
-			s, err := c.Open(test.ctx, get(test.body), func() { calls++ })
+			s, err := c.Open(get(test.body), func() { calls++ })
 			if s != nil || protocol.KindOf(err) != test.kind || !unseen(err) || calls != 1 {
 				t.Errorf("Open: %v, %v; unseen %v; ended called %d times", s, err, unseen(err), calls)
 			}
@@ -352,7 +344,7 @@ func TestOpenFromEnded(t *testing.T) {
 	c, p := negotiated(t, Options{}, "1", "10")
 	next := make(chan *Stream, 1)
 	first := mustOpen(t, c, get(nil), func() {
-		s, err := c.Open(context.Background(), get(nil), nil)
+		s, err := c.Open(get(nil), nil)
 		if err != nil {
 			t.Error(err)
 		}
@@ -373,29 +365,6 @@ func TestReadIsInterrupted(t *testing.T) {
 		p.request(1)
 		time.AfterFunc(10*time.Millisecond, func() { s.Close() })
 		mustRead(t, s, "", protocol.ClientGone)
-	})
-	t.Run("by cancellation", func(t *testing.T) {
-		c, p := negotiated(t, Options{}, "1", "10")
-		ctx, cancel := context.WithCancel(context.Background())
-		s, err := c.Open(ctx, get(nil), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer s.Close()
-		p.request(1)
-		time.AfterFunc(10*time.Millisecond, cancel)
-		mustRead(t, s, "", protocol.ClientGone)
-	})
-	t.Run("by deadline", func(t *testing.T) {
-		c, _ := foreign(t, Options{})
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
-		defer cancel()
-		s, err := c.Open(ctx, get(nil), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer s.Close()
-		mustRead(t, s, "", protocol.TimedOut)
 	})
 	t.Run("by Conn.Close", func(t *testing.T) {
 		c, _ := foreign(t, Options{})

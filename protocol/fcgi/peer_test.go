@@ -161,7 +161,7 @@ func get(stdin io.Reader) *protocol.Request {
 
 func mustOpen(t testing.TB, c *Conn, req *protocol.Request, ended func()) *Stream {
 	t.Helper()
-	s, err := c.Open(context.Background(), req, ended)
+	s, err := c.Open(req, ended)
 	if err != nil {
 		t.Fatal(err)
 	}

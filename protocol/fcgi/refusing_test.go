@@ -1,7 +1,6 @@
 package fcgi
 
 import (
-	"context"
 	"net"
 	"testing"
 )
@@ -14,7 +13,7 @@ func TestRefusesBeforeEnded(t *testing.T) {
 		t.Fatal(err)
 	}
 	ended := false
-	_, err := c.Open(context.Background(), get(nil), func() {
+	_, err := c.Open(get(nil), func() {
 		ended = true
 		select {
 		case <-c.Refusing():

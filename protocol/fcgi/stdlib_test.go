@@ -2,7 +2,6 @@ package fcgi
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"io"
 	"net"
@@ -74,7 +73,7 @@ func TestStandardLibraryPeer(t *testing.T) {
 				body = bytes.NewReader(test.body)
 			}
 			req := stdlibRequest("POST", "/a?b=c", body, len(test.body), protocol.Param{Name: "HTTP_X_LONG", Value: strings.Repeat("v", test.long)})
-			s, err := c.Open(context.Background(), req, nil)
+			s, err := c.Open(req, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

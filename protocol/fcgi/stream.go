@@ -37,8 +37,7 @@ type Stream struct {
 	send   sender
 	ended  func()
 
-	stopWatch func() bool   // ends the watch over Open's context; nil without one
-	pumped    chan struct{} // closed when Stdin is read no more; nil when no goroutine reads it
+	pumped chan struct{} // closed when Stdin is read no more; nil when no goroutine reads it
 
 	// Guarded by the connection's lock.
 	start      uint64 // position of BEGIN_REQUEST in all that the connection sent
@@ -156,9 +155,6 @@ func (s *Stream) Close() error {
 	s.wake.Broadcast()
 	s.mu.Unlock()
 	if first {
-		if s.stopWatch != nil {
-			s.stopWatch()
-		}
 		s.send.abort(s)
 		s.stderrMu.Lock() // waits for a Write on its way; there will be no other
 		s.stderr = nil

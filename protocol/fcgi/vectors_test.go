@@ -2,7 +2,6 @@ package fcgi
 
 import (
 	"bytes"
-	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -325,7 +324,7 @@ func FuzzConn(f *testing.F) {
 				req.Stdin = io.LimitReader(endless{}, 1000)
 			}
 			req.Stderr = io.Discard
-			s, err := c.Open(context.Background(), req, ended.Done) // panics when called twice
+			s, err := c.Open(req, ended.Done) // panics when called twice
 			if err != nil {
 				t.Fatal(err)
 			}
