@@ -12,6 +12,7 @@ import (
 	"gatecrew/gateway/config"
 	"gatecrew/gateway/site"
 	"gatecrew/gateway/static"
+	"gatecrew/procpool"
 	"gatecrew/protocol"
 	"gatecrew/protocol/cgi"
 )
@@ -59,12 +60,17 @@ func newRoute(c *config.Route, apps *applications) (*site.Route, error) {
 		return nil, fmt.Errorf("there is no pool %q", c.Pool)
 	}
 	r.Name = "pool " + c.Pool
-	r.Backend = app
+	own := *app
+	own.Priority = priorities[c.Priority]
+	r.Backend = &own
 	r.RootPath = c.RootPath
 	r.Target.PassAuthorization = c.PassAuthorization
 	r.BufferRequests, r.ReplayIdempotent = app.BufferRequests, app.ReplayIdempotent
 	return r, nil
 }
+
+// priorities are the classes by their names in the configuration.
+var priorities = map[string]procpool.Priority{"high": procpool.High, "normal": procpool.Normal, "low": procpool.Low}
 
 // useCGI makes r a route of scripts that run once per request.
 func useCGI(r *site.Route, c *config.CGI, apps *applications, path string) error {

@@ -21,7 +21,7 @@ type Lease struct {
 // Lease takes a slot of the least busy ready worker, or waits in the queue for
 // one. It fails with a *QueueError, with ErrClosed, or with ctx's cause; a nil
 // error obliges to Release.
-func (p *Pool) Lease(ctx context.Context) (*Lease, error) {
+func (p *Pool) Lease(ctx context.Context, priority Priority) (*Lease, error) {
 	p.mu.Lock()
 	if p.phase != running {
 		p.mu.Unlock()
@@ -36,7 +36,7 @@ func (p *Pool) Lease(ctx context.Context) (*Lease, error) {
 			return l, nil
 		}
 	}
-	waiter, err := p.queue.join()
+	waiter, err := p.queue.join(priority)
 	if err == nil && p.queue.len() == 1 && p.target < p.max {
 		p.poke() // to see whether to grow
 	}

@@ -51,7 +51,7 @@ func (l *Limiter) Acquire(ctx context.Context) error {
 		l.mu.Unlock()
 		return nil
 	}
-	w, err := l.queue.join()
+	w, err := l.queue.join(Normal)
 	l.mu.Unlock()
 	if err != nil {
 		return err

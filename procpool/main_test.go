@@ -230,7 +230,7 @@ func lease(t *testing.T, p *Pool) *Lease {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	l, err := p.Lease(ctx)
+	l, err := p.Lease(ctx, Normal)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -51,7 +51,7 @@ func TestPoolQueueIsFairAndBounded(t *testing.T) {
 	served := make(chan int, 8)
 	for i := range 8 {
 		go func() {
-			l, err := p.Lease(t.Context())
+			l, err := p.Lease(t.Context(), Normal)
 			if err != nil {
 				t.Error(err)
 				return
@@ -62,7 +62,7 @@ func TestPoolQueueIsFairAndBounded(t *testing.T) {
 		eventually(t, "one more waits", func() bool { return p.Stats().Queued == i+1 })
 	}
 	begin := time.Now()
-	if _, err := p.Lease(t.Context()); !errors.Is(err, ErrQueueFull) || time.Since(begin) > 50*time.Millisecond {
+	if _, err := p.Lease(t.Context(), Normal); !errors.Is(err, ErrQueueFull) || time.Since(begin) > 50*time.Millisecond {
 		t.Errorf("ninth in a queue of eight: %v after %v", err, time.Since(begin))
 	}
 	held.Release()
@@ -78,7 +78,7 @@ func TestPoolQueueDeadline(t *testing.T) {
 	p := newPool(t, Config{Command: testWorker(t, "unready"), QueueTimeout: 3 * time.Second, clk: fake.clock(), StopGrace: time.Hour})
 	result := make(chan error)
 	go func() {
-		_, err := p.Lease(t.Context())
+		_, err := p.Lease(t.Context(), Normal)
 		result <- err
 	}()
 	eventually(t, "one waits", func() bool { return p.Stats().Queued == 1 })
@@ -142,7 +142,7 @@ func TestPoolGrowsAndShrinks(t *testing.T) {
 	more := make(chan *Lease)
 	for range 4 {
 		go func() {
-			l, err := p.Lease(context.Background())
+			l, err := p.Lease(context.Background(), Normal)
 			if err != nil {
 				t.Error(err)
 			}
@@ -227,7 +227,7 @@ func TestPoolRecyclesWithoutLoss(t *testing.T) {
 	for range 12 {
 		wg.Go(func() {
 			for p.Stats().Totals.Recycled < 8 {
-				l, err := p.Lease(context.Background())
+				l, err := p.Lease(context.Background(), Normal)
 				if err != nil {
 					t.Error(err)
 					return
@@ -272,7 +272,7 @@ func TestPoolSurvivesKills(t *testing.T) {
 	for range 8 {
 		wg.Go(func() {
 			for !closed(stop) {
-				l, err := p.Lease(context.Background())
+				l, err := p.Lease(context.Background(), Normal)
 				if err != nil {
 					t.Error(err)
 					return
@@ -404,7 +404,7 @@ func TestPoolDrain(t *testing.T) {
 	var answered atomic.Int32
 	for range 4 { // two run, two wait
 		go func() {
-			l, err := p.Lease(context.Background())
+			l, err := p.Lease(context.Background(), Normal)
 			if err != nil {
 				t.Error(err)
 				return
@@ -421,7 +421,7 @@ func TestPoolDrain(t *testing.T) {
 	eventually(t, "no new lease", func() bool {
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
-		_, err := p.Lease(ctx)
+		_, err := p.Lease(ctx, Normal)
 		return errors.Is(err, ErrClosed)
 	})
 	if err := <-drained; err != nil {
@@ -472,7 +472,7 @@ func TestPoolCloseUnstarted(t *testing.T) {
 		}
 		waited := make(chan error)
 		go func() {
-			_, err := p.Lease(context.Background())
+			_, err := p.Lease(context.Background(), Normal)
 			waited <- err
 		}()
 		eventually(t, "one waits", func() bool { return p.Stats().Queued == 1 })

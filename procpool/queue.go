@@ -44,7 +44,7 @@ func (q *waitQueue[T]) oldest() time.Time {
 }
 
 // join appends a waiter, or refuses with ErrQueueFull.
-func (q *waitQueue[T]) join() (*waiter[T], error) {
+func (q *waitQueue[T]) join(_ Priority) (*waiter[T], error) {
 	if q.waiters.Len() >= q.max {
 		q.full++
 		return nil, q.refusal(ErrQueueFull, 0)

@@ -14,6 +14,9 @@ import (
 // Local is an application in a pool of the gateway's own workers.
 type Local struct {
 	Pool *procpool.Pool
+	// Priority is the class of the requests that come this way. Each route
+	// has a Local of its own.
+	Priority procpool.Priority
 	// Timeout is the longest silence of a worker, from the request to the
 	// response head and between two pieces of the body; 0 means no limit.
 	// A worker that was silent for longer is replaced.
@@ -39,7 +42,7 @@ func Attach(ctx context.Context, conn *fcgi.Conn) (procpool.Session, error) {
 
 // Open implements Backend.
 func (l *Local) Open(ctx context.Context, req *protocol.Request) (protocol.Exchange, error) {
-	lease, err := l.Pool.Lease(ctx)
+	lease, err := l.Pool.Lease(ctx, l.Priority)
 	if err != nil {
 		return nil, admission(err)
 	}
