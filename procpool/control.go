@@ -20,6 +20,7 @@ import (
 //
 //	to the worker                     from the worker
 //	recall                            (the requests come back as records)
+//	                                  {"modules": ["/srv/app.py"]}
 //
 // A line from the worker that is no JSON object is text, which
 // the command under way has caused.
@@ -29,6 +30,7 @@ type control struct {
 	// heard gets each line from the worker, without its end, from one
 	// goroutine. It must not keep it.
 	heard func(line []byte)
+	ended chan struct{} // closed when listen has returned
 }
 
 // controlPatience is how long a command may take to be written. It never
@@ -39,7 +41,7 @@ const controlPatience = 8 * time.Millisecond
 const maxControlLine = 4 << 20
 
 func newControl(conn net.Conn, log *zap.Logger, heard func(line []byte)) *control {
-	return &control{conn: conn, log: log, heard: heard}
+	return &control{conn: conn, log: log, heard: heard, ended: make(chan struct{})}
 }
 
 // send writes one command.
@@ -53,6 +55,7 @@ func (c *control) send(format string, args ...any) error {
 
 // listen hands on what the worker says until it ends.
 func (c *control) listen() {
+	defer close(c.ended)
 	lines := bufio.NewScanner(c.conn)
 	lines.Buffer(make([]byte, 0, 512), maxControlLine)
 	for lines.Scan() {
@@ -62,9 +65,19 @@ func (c *control) listen() {
 
 func (c *control) close() { _ = c.conn.Close() }
 
+// finish hears the last words of a worker that has exited. A process that holds
+// on to its end of the connection is not waited for.
+func (c *control) finish() {
+	_ = c.conn.SetReadDeadline(time.Now().Add(lingerTime))
+	<-c.ended
+	c.close()
+}
+
 // message is what a worker says over its control connection. Each kind of
 // message has a field of its own.
 type message struct {
+	// Modules are files that the application has imported, each told once.
+	Modules []string `json:"modules"`
 }
 
 // hear takes in one line of w.
@@ -75,5 +88,9 @@ func (p *Pool) hear(w *worker, line []byte) {
 	var m message
 	if err := json.Unmarshal(line, &m); err != nil {
 		p.log.Debug("worker says what can't be understood", zap.Int("worker", w.info.Number), zap.Error(err))
+		return
+	}
+	if len(m.Modules) > 0 && p.cfg.Modules != nil {
+		p.cfg.Modules(w.info, m.Modules)
 	}
 }

@@ -63,6 +63,11 @@ type Config struct {
 	// or 2 ("stderr"), from two goroutines for each worker. It must not keep
 	// line. Nil means Log, at level info.
 	Output func(w WorkerInfo, stream string, line []byte)
+	// Modules gets the files that a worker says its application has
+	// imported, from one goroutine for each worker. Those of a worker that
+	// fails to start come before Failure knows of it. Nil means that nobody
+	// asks.
+	Modules func(w WorkerInfo, files []string)
 
 	clk *clock
 }

@@ -78,7 +78,7 @@ func (p *Pool) run(w *worker) {
 	exit := w.child.reap(false)
 	p.exited(w, exit, nil)
 	_ = conn.Close()
-	w.control.close()
+	w.control.finish()
 	<-attached
 	if w.session != nil {
 		_ = w.session.Close()
