@@ -15,7 +15,7 @@ func TestModulesAreToldBeforeTheFailure(t *testing.T) {
 		p := newPool(t, Config{Command: testWorker(t, "modules fail"), Modules: func(w WorkerInfo, files []string) {
 			mu.Lock()
 			defer mu.Unlock()
-			if w.Name != "test/1" || w.PID == 0 {
+			if w.Pool != "test" || w.PID == 0 {
 				t.Errorf("told by %+v", w)
 			}
 			told = files
