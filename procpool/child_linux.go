@@ -1,6 +1,8 @@
 package procpool
 
 import (
+	"fmt"
+	"os"
 	"sync"
 	"syscall"
 
@@ -133,6 +135,55 @@ func (t *childTable) start(c Command, attr *syscall.ProcAttr) (*child, error) {
 	}
 	go ch.watch(*attr.Sys.PidFD)
 	return ch, nil
+}
+
+// adopt takes over a process that another one forks for us. fork returns its
+// number when its parent has ended, which makes it a child of this process
+// (BecomeReaper). It may have exited already.
+func (t *childTable) adopt(fork func() (pid int, err error)) (*child, error) {
+	guards.ensure()
+	t.mu.Lock()
+	t.starting++
+	t.mu.Unlock()
+
+	pid, err := fork()
+
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.starting--
+	t.poke()
+	if err != nil {
+		return nil, err
+	}
+	var info unix.Siginfo
+	if err := unix.Waitid(unix.P_PID, pid, &info, unix.WEXITED|unix.WNOWAIT|unix.WNOHANG, nil); err != nil || t.running[pid] != nil {
+		return nil, fmt.Errorf("procpool: %w: process %d was not forked for this one", ErrStart, pid)
+	}
+	// The guard is told first: until the group exists the process belongs to
+	// its maker's, which the guard knows.
+	guards.add(groupName(pid))
+	if err := unix.Setpgid(pid, pid); err != nil {
+		// EACCES after an exec, when only the process itself can do that.
+		if pgid, _ := unix.Getpgid(pid); pgid != pid {
+			guards.remove(groupName(pid))
+			return nil, fmt.Errorf("procpool: %w: process %d: %w", ErrStart, pid, os.NewSyscallError("setpgid", err))
+		}
+	}
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		pidfd = -1 // a kernel before 5.3
+	}
+	ch := &child{pid: pid, exited: make(chan struct{})}
+	t.running[pid] = ch
+	go ch.watch(pidfd)
+	return ch, nil
+}
+
+// haveReaper reports whether BecomeReaper was called.
+func (t *childTable) haveReaper() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.sweep != nil
 }
 
 // collect reaps pid, which has exited, and forgets it.

@@ -18,6 +18,12 @@ type Command struct {
 	Dir string
 }
 
+// with returns c with variables (NAME=value) added to its environment.
+func (c Command) with(variables ...string) Command {
+	c.Env = append(c.Env[:len(c.Env):len(c.Env)], variables...)
+	return c
+}
+
 // Exit is how a process ended. The zero value is exit status 0.
 type Exit struct {
 	// Code is the exit status, 0 when a signal ended the process.

@@ -5,4 +5,11 @@ package procpool
 type generation struct {
 	number  int // from 1
 	command Command
+	// zygotes has the process that the workers are forked from, when
+	// Config.Preload is set.
+	zygotes zygoteKeeper
 }
+
+// close ends what a generation has beside its workers. It has none any more, and
+// none is started again. It doesn't wait.
+func (g *generation) close() { g.zygotes.close() }

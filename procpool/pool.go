@@ -21,6 +21,20 @@ type Config struct {
 	// line each; 0 is /dev/null, 1 and 2 are log lines. GATECREW_WORKER=NAME/NUMBER is added to Env.
 	Command Command
 
+	// Preload has the workers forked from a process that has loaded the
+	// application once, so that they share its memory and start in
+	// milliseconds. Each generation of workers has one. It is started before
+	// its first worker, and it is Command with the argument --preload added.
+	// Its descriptor 3 is a socket of type SOCK_SEQPACKET, 0 to 2 are as
+	// a worker's. When it has loaded the application it sends the packet
+	// "ready". Each packet that it gets then asks for a worker: lines
+	// NAME=value, to be set in the worker's environment, and with them the
+	// four descriptors that become 1, 2, 3 and 4 there. It forks the worker
+	// in such a way that the worker's parent has ended, and answers with the
+	// worker's process id, or with the reason why there is none. The end of
+	// its socket tells it to exit. BecomeReaper must have been called.
+	Preload bool
+
 	// Min and Max bound the number of workers. Equal, the pool is static;
 	// else it grows when requests wait and shrinks when workers idle. Max 0
 	// means Min; both 0 mean 1. With Min 0 and a Max all workers may idle
@@ -119,6 +133,7 @@ type Pool struct {
 	ready     chan struct{} // closed when the first worker became ready
 	failed    chan struct{} // closed when a worker failed to start and none had been ready
 	done      chan struct{} // closed when the owner has ended
+	zygotes   sync.WaitGroup
 
 	// mu guards everything below and the fields of all workers. It covers
 	// queue and slots together, so that a slot that becomes free goes to the
@@ -158,6 +173,9 @@ func New(cfg Config) (*Pool, error) {
 	}
 	if cfg.Min < 0 || cfg.Max < cfg.Min {
 		return nil, fmt.Errorf("procpool: new pool: %d to %d workers: the maximum is below the minimum", cfg.Min, cfg.Max)
+	}
+	if cfg.Preload && !children.haveReaper() {
+		return nil, errors.New("procpool: new pool: Preload needs BecomeReaper to be called first")
 	}
 	cfg.QueueLength, cfg.QueueTimeout = queueDefaults(cfg.QueueLength, cfg.QueueTimeout)
 	for _, d := range []struct {

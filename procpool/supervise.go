@@ -21,6 +21,8 @@ func (p *Pool) own() {
 			act()
 		}
 		if s.finished {
+			p.gen.close()
+			p.zygotes.Wait()
 			return
 		}
 		var due <-chan time.Time
@@ -205,11 +207,10 @@ func (p *Pool) kill(s *survey, w *worker, reason string) {
 
 func (p *Pool) signal(s *survey, w *worker, sig syscall.Signal) {
 	child, cancel := w.child, w.cancel
-	if child == nil {
-		return // being started: startWorker sees the state
-	}
 	s.do(func() {
-		child.signal(sig)
+		if child != nil { // else it is being started: startWorker sees the state
+			child.signal(sig)
+		}
 		if cancel != nil {
 			cancel(errors.New("the worker is being stopped"))
 		}

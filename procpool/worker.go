@@ -56,13 +56,14 @@ func (p *Pool) run(w *worker) {
 	w.cancel = cancel
 	p.mu.Unlock()
 	var last tail
-	conn, output, err := p.startWorker(w, func(stream string, line []byte) {
+	conn, output, err := p.startWorker(ctx, w, func(stream string, line []byte) {
 		last.add(line)
 		p.cfg.Output(w.info, stream, line)
 	})
 	if err != nil {
-		p.exited(w, Exit{}, err)
-		p.buried(w, Exit{}, nil)
+		exit, output := startFailed(err)
+		p.exited(w, exit, err)
+		p.buried(w, exit, output)
 		return
 	}
 	attached := make(chan struct{})

@@ -1,6 +1,7 @@
 package procpool
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"os"
@@ -11,13 +12,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// startWorker starts the process of w and the reading of its output.
-func (p *Pool) startWorker(w *worker, line func(stream string, line []byte)) (net.Conn, *workerOutput, error) {
+// workerVar is the variable that tells a worker its name.
+const workerVar = "GATECREW_WORKER"
+
+// startWorker starts the process of w and the reading of its output. ctx ends
+// the wait for a process to fork it from.
+func (p *Pool) startWorker(ctx context.Context, w *worker, line func(stream string, line []byte)) (net.Conn, *workerOutput, error) {
 	null, err := devNull()
 	if err != nil {
 		return nil, nil, fmt.Errorf("procpool: %w: /dev/null: %w", ErrStart, err)
 	}
-	conn, theirs, err := socketPair()
+	conn, theirs, err := socketPair(unix.SOCK_STREAM)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -30,7 +35,7 @@ func (p *Pool) startWorker(w *worker, line func(stream string, line []byte)) (ne
 	defer unix.Close(out)
 	defer unix.Close(errout)
 
-	commands, theirCommands, err := socketPair()
+	commands, theirCommands, err := socketPair(unix.SOCK_STREAM)
 	if err != nil {
 		_ = conn.Close()
 		output.close()
@@ -39,9 +44,13 @@ func (p *Pool) startWorker(w *worker, line func(stream string, line []byte)) (ne
 	defer unix.Close(theirCommands)
 	control := newControl(commands, p.log, func(line []byte) { p.hear(w, line) })
 
-	c := w.gen.command
-	c.Env = append(c.Env[:len(c.Env):len(c.Env)], "GATECREW_WORKER="+w.info.Name)
-	ch, err := spawn(c, uintptr(null), uintptr(out), uintptr(errout), uintptr(theirs), uintptr(theirCommands))
+	var ch *child
+	if p.cfg.Preload {
+		ch, err = p.fork(ctx, w, out, errout, theirs, theirCommands)
+	} else {
+		ch, err = spawn(w.gen.command.with(workerVar+"="+w.info.Name),
+			uintptr(null), uintptr(out), uintptr(errout), uintptr(theirs), uintptr(theirCommands))
+	}
 	if err != nil {
 		_ = conn.Close()
 		control.close()
@@ -61,8 +70,8 @@ func (p *Pool) startWorker(w *worker, line func(stream string, line []byte)) (ne
 }
 
 // socketPair returns a connection and the descriptor of its other end.
-func socketPair() (net.Conn, int, error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+func socketPair(kind int) (*net.UnixConn, int, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, kind|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, -1, fmt.Errorf("procpool: %w: %w", ErrStart, os.NewSyscallError("socketpair", err))
 	}
@@ -73,7 +82,7 @@ func socketPair() (net.Conn, int, error) {
 		_ = unix.Close(fds[1])
 		return nil, -1, fmt.Errorf("procpool: %w: %w", ErrStart, err)
 	}
-	return conn, fds[1], nil
+	return conn.(*net.UnixConn), fds[1], nil
 }
 
 // workerOutput reads a worker's descriptors 1 and 2 into lines.

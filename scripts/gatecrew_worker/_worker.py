@@ -21,6 +21,7 @@ from gatecrew_worker._loader import LoadError, load_wsgi
 from gatecrew_worker._records import ProtocolError
 from gatecrew_worker._threads import Loop
 from gatecrew_worker._wsgi import Handler
+from gatecrew_worker._zygote import Zygote
 
 EXIT_FAILED = 3
 EXIT_NOT_LOADED = 4
@@ -52,6 +53,7 @@ def _parse(argv):
         "--root-path", default="", metavar="PATH",
         help="where the application is mounted: SCRIPT_NAME of the requests that come without one",
     )
+    parser.add_argument("--preload", action="store_true", help="fork workers from this process, as the gateway asks on descriptor 3")
     options = parser.parse_args(argv)
     if options.root_path.strip("/") and not options.root_path.startswith("/"):
         parser.error("argument --root-path: %r does not begin with a slash" % options.root_path)
@@ -72,20 +74,34 @@ def main(argv):
     # SIG_IGN, which the application's own child processes would inherit.
     signal.signal(signal.SIGINT, lambda *_: None)
     options = _parse(argv)
+    # Before the application is loaded: it may take the numbers, and what it
+    # forks must not hold the connections.
     try:
-        sock = _take_socket()
+        if options.preload:
+            zygote = Zygote(_take_socket(_SOCKET))
+        else:
+            loop, control = _connect(_SOCKET, _CONTROL, options)
     except OSError as exc:
         print("gatecrew: descriptor %d is not the gateway's socket (%s); workers are started by gatecrew" % (_SOCKET, exc),
               file=sys.stderr)
         return EXIT_FAILED
-    control = _take_control()
-    loop = Loop(sock, options.threads, 0 if control is None else _AHEAD)
     sys.path.insert(0, os.path.abspath(options.app_dir or os.getcwd()))
     try:
         app = load_wsgi(options.app)
     except LoadError as exc:
         print(exc, file=sys.stderr)
         return EXIT_NOT_LOADED
+    if options.preload:
+        descriptors = zygote.serve()
+        if descriptors is None:
+            return 0
+        # From here on this is a worker that was born with the application.
+        loop, control = _connect(*descriptors, options)
+    return _serve(app, loop, control, options)
+
+
+def _serve(app, loop, control, options):
+    """Serves until the gateway, or SIGTERM, ends that; returns the exit status."""
     _stop_on_term(loop)
     if control is not None:
         control.on("recall", 0, loop.give_back)
@@ -139,8 +155,16 @@ def _stop_on_term(loop):
     os.register_at_fork(after_in_child=leave)
 
 
-def _take_socket():
-    fd = _move(_SOCKET)
+def _connect(sock_fd, control_fd, options):
+    """Returns the Loop on the gateway's socket, and the control connection if
+    there is one."""
+    sock = _take_socket(sock_fd)
+    control = _take_control(control_fd)
+    return Loop(sock, options.threads, 0 if control is None else _AHEAD), control
+
+
+def _take_socket(fd):
+    fd = _move(fd)
     try:
         sock = socket.socket(fileno=fd)
     except OSError:
@@ -150,14 +174,14 @@ def _take_socket():
     return sock
 
 
-def _take_control():
+def _take_control(fd):
     """Returns the control connection, None when there is none."""
     try:
-        if not stat.S_ISSOCK(os.fstat(_CONTROL).st_mode):
+        if not stat.S_ISSOCK(os.fstat(fd).st_mode):
             return None
     except OSError:
         return None
-    return _control.take(_move(_CONTROL))
+    return _control.take(_move(fd))
 
 
 def _move(fd):
