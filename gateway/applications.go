@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -167,6 +168,10 @@ func (a *applications) stop(ctx context.Context) {
 	wg.Wait()
 }
 
+// strayGrace is how long processes that applications left behind in sessions of
+// their own may take to end.
+const strayGrace = time.Second
+
 // close frees what is left; it is safe after stop.
 func (a *applications) close() error {
 	for _, p := range a.pools {
@@ -175,6 +180,7 @@ func (a *applications) close() error {
 	for _, r := range a.runners {
 		r.Close()
 	}
+	procpool.EndStrays(strayGrace)
 	if a.removeRuntimeDir == nil {
 		return nil
 	}

@@ -15,6 +15,8 @@ import (
 // still is its own, so that its group can be signalled; reaped.
 type child struct {
 	pid int
+	// mark is what its environment says of it, "" for nothing.
+	mark string
 
 	// exited is closed when the process has ended. It has not been reaped.
 	exited chan struct{}
@@ -23,6 +25,8 @@ type child struct {
 	// signal is sent after, or during, the reaping.
 	mu     sync.Mutex
 	reaped bool
+	ended  bool        // it was told to end, or killed
+	family []processID // then: its descendants beyond the group
 }
 
 // signal sends sig to the whole group. It does nothing when the leader has
@@ -31,6 +35,10 @@ func (c *child) signal(sig syscall.Signal) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.reaped {
+		if sig == syscall.SIGTERM || sig == syscall.SIGKILL {
+			c.ended = true
+			c.noteFamily(sig)
+		}
 		// ESRCH and EPERM (a member became another user) leave
 		// nothing that could be done about them.
 		_ = unix.Kill(-c.pid, sig)
@@ -40,6 +48,14 @@ func (c *child) signal(sig syscall.Signal) {
 // reap collects an exited process, after KILL to what is left of its group
 // unless spare is set. To be called once, after exited was closed.
 func (c *child) reap(spare bool) Exit {
+	exit := c.collect(spare)
+	if !spare && (c.ended || exit.Signal != 0) {
+		c.killStrays()
+	}
+	return exit
+}
+
+func (c *child) collect(spare bool) Exit {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !spare {

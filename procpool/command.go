@@ -12,10 +12,16 @@ type Command struct {
 	// Argv are the arguments with the program's name first. Empty means
 	// Path alone.
 	Argv []string
-	// Env is the whole environment as NAME=value; nothing is inherited.
+	// Env is the environment as NAME=value; nothing is inherited.
+	// GATECREW_INSTANCE is added to it, by which what the program starts is
+	// found again.
 	Env []string
 	// Dir is the working directory; "" means the gateway's own.
 	Dir string
+
+	// background leaves GATECREW_INSTANCE away: what the program leaves
+	// behind may outlive the gateway.
+	background bool
 }
 
 // with returns c with variables (NAME=value) added to its environment.

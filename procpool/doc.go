@@ -9,8 +9,14 @@
 // kernel can't give its number to a stranger. A child never outlives the
 // gateway: the kernel kills it when its parent dies (PR_SET_PDEATHSIG), and the
 // guard, a tiny second process, kills its group and removes run-time
-// directories, also after the gateway was ended by kill -9. What an application
-// moves into a session of its own (setsid) is out of reach of both.
+// directories and sockets, also after the gateway was ended by kill -9.
+//
+// What an application moves into a session of its own (setsid) is out of reach
+// of a group's signals. It is known by its parents while these live, and by a
+// variable in its environment (GATECREW_INSTANCE). It is ended with the process
+// that started it when that one is ended or crashes, and else with the gateway;
+// the guard goes by the variable alone. A daemon that has erased its environment
+// therefore outlives a gateway that was killed with -9.
 //
 // A main program calls GuardMain first and BecomeReaper when it will host
 // applications. A program that has called BecomeReaper must start processes

@@ -28,9 +28,9 @@ const guardPatience = time.Second
 // guard; without that call there is no guard.
 //
 // The guard holds the read end of a pipe whose only writer is the gateway, and a
-// list of process groups and directories that it is told over it. End of file
-// means that the gateway is gone, however it ended: the guard then kills the
-// groups, removes the directories and exits.
+// list of what it is told over it. End of file means that the gateway is gone,
+// however it ended: the guard then kills the process groups and what has left
+// them, removes directories and sockets, and exits.
 func GuardMain() {
 	if len(os.Args) == 0 || os.Args[0] != guardName {
 		guards.enabled.Store(true)
@@ -62,35 +62,52 @@ func guardEntries(r *bufio.Reader) {
 			delete(entries, entry)
 		}
 	}
-	// Groups first: a process may still be writing into a directory.
-	for entry := range entries {
-		if number, ok := strings.CutPrefix(entry, "group "); ok {
-			if pgid, err := strconv.Atoi(number); err == nil && pgid > 1 {
-				_ = unix.Kill(-pgid, unix.SIGKILL)
-			}
-		}
-	}
-	for entry := range entries {
-		if quoted, ok := strings.CutPrefix(entry, "dir "); ok {
-			if path, err := strconv.Unquote(quoted); err == nil {
-				removeTree(path)
+	// Processes first: one may still be writing into a directory. Groups
+	// before what is looked for, which takes longer.
+	for _, step := range []struct {
+		kind string
+		do   func(string)
+	}{
+		{"group ", killGroup},
+		{"instance ", killInstance},
+		{"socket ", removeSocket},
+		{"dir ", removeDir},
+	} {
+		for entry := range entries {
+			if what, ok := strings.CutPrefix(entry, step.kind); ok {
+				step.do(what)
 			}
 		}
 	}
 }
 
-// removeTree removes a directory into which a dying process may still write.
-func removeTree(path string) {
+func killGroup(number string) {
+	if pgid, err := strconv.Atoi(number); err == nil && pgid > 1 {
+		_ = unix.Kill(-pgid, unix.SIGKILL)
+	}
+}
+
+// killInstance kills what left its process group.
+func killInstance(token string) {
+	if token != "" {
+		killAll(processes, func(pid int) bool { return hasMark(pid, token) }, guardPatience)
+	}
+}
+
+// removeDir removes a directory into which a dying process may still write.
+func removeDir(quoted string) {
+	path, err := strconv.Unquote(quoted)
 	for range 10 {
-		if os.RemoveAll(path) == nil {
+		if err != nil || os.RemoveAll(path) == nil {
 			return
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
 }
 
-func groupName(pgid int) string  { return "group " + strconv.Itoa(pgid) }
-func dirName(path string) string { return "dir " + strconv.Quote(path) }
+func groupName(pgid int) string        { return "group " + strconv.Itoa(pgid) }
+func instanceName(token string) string { return "instance " + token }
+func dirName(path string) string       { return "dir " + strconv.Quote(path) }
 
 // guards is the gateway's side of the guard.
 var guards = guardKeeper{entries: make(map[string]bool)}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,18 +28,23 @@ func gatewayMain() {
 	dir, _, err := RuntimeDir("procpool-test")
 	check(err)
 	check(os.WriteFile(filepath.Join(dir, "socket"), nil, 0o600))
+	socket, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(os.Getenv("TMPDIR"), "s")})
+	check(err)
+	defer socket.Close()
+	_, err = GuardSocket(filepath.Join(os.Getenv("TMPDIR"), "s"))
+	check(err)
 	mark := markVar + "=" + os.Getenv(markVar)
 	path, err := os.Executable()
 	check(err)
 	pool, err := New(Config{
 		Name: "test", Min: 2, Attach: attachTest,
 		// Deaf to the end of its socket: only KILL ends it.
-		Command: Command{Path: path, Env: []string{roleVar + "=worker", "WORKER=grandchild ignore-term deaf", mark}},
+		Command: Command{Path: path, Env: []string{roleVar + "=worker", "WORKER=grandchild stray ignore-term deaf", mark}},
 	})
 	check(err)
 	pool.Start()
 	<-pool.Ready()
-	script := Command{Path: "/bin/sh", Argv: []string{"sh", "-c", "trap '' TERM HUP; sleep 300 & wait"}, Env: []string{"PATH=/bin:/usr/bin", mark}}
+	script := Command{Path: "/bin/sh", Argv: []string{"sh", "-c", "trap '' TERM HUP; sleep 300 & setsid sleep 300 & (setsid sleep 300 &) ; wait"}, Env: []string{"PATH=/bin:/usr/bin", mark}}
 	_, err = NewRunner(RunnerConfig{Name: "cgi"}).Start(context.Background(), script, nil)
 	check(err)
 	for len(pool.Stats().List) != pool.Stats().States[Ready] {
@@ -93,8 +99,13 @@ func TestNothingOutlivesTheGateway(t *testing.T) {
 			if guard == 0 || !alive(guard) {
 				t.Fatal("no guard")
 			}
-			// Two workers and a script, each with a child or two.
-			eventually(t, "all processes", func() bool { return len(marked(t, t.Name())) >= 7 })
+			// Two workers and a script, each with children in its group and
+			// in sessions of their own, with and without a parent.
+			eventually(t, "all processes", func() bool { return len(marked(t, t.Name())) >= 11 && strays(t, t.Name()) == 4 })
+			socket := filepath.Join(filepath.Dir(dir), "s")
+			if _, err := os.Lstat(socket); err != nil {
+				t.Fatal(err)
+			}
 			switch how {
 			case "exit":
 				_ = end.Close()
@@ -113,8 +124,12 @@ func TestNothingOutlivesTheGateway(t *testing.T) {
 				_, err := os.Stat(dir)
 				return os.IsNotExist(err)
 			})
+			eventually(t, "socket removed", func() bool {
+				_, err := os.Lstat(socket)
+				return os.IsNotExist(err)
+			})
 			eventually(t, "guard gone", func() bool { return !alive(guard) })
-			if took := time.Since(begin); took > 3*time.Second {
+			if took := time.Since(begin); took > 2*time.Second {
 				t.Errorf("took %v", took)
 			}
 		})

@@ -39,6 +39,8 @@ func TestMain(m *testing.M) {
 		orphansMain()
 	case "eater":
 		eaterMain()
+	case "strays":
+		straysMain()
 	}
 	code := m.Run()
 	// The spawner and the guard's keeper live as long as the process does.
@@ -77,6 +79,13 @@ func workerMain() {
 	if has("grandchild") {
 		// A shell that ignores TERM as well, in the worker's group.
 		c := exec.Command("/bin/sh", "-c", "trap '' TERM; while :; do sleep 1; done")
+		if err := c.Start(); err != nil {
+			panic(err)
+		}
+	}
+	if has("stray") {
+		c := exec.Command("/bin/sleep", "300")
+		c.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 		if err := c.Start(); err != nil {
 			panic(err)
 		}

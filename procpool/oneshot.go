@@ -28,7 +28,8 @@ type RunnerConfig struct {
 	// StopGrace is the time between TERM and KILL. 0 means 5 s.
 	StopGrace time.Duration
 	// KeepBackground lets processes live on that a program left behind when
-	// it exited. By default they are killed with their group.
+	// it exited, also when the gateway ends. By default they are killed with
+	// their group, and what has left the group ends with the gateway.
 	KeepBackground bool
 	// Log gets a line for each process that had to be killed. Nil means no
 	// log.
@@ -91,6 +92,10 @@ func (r *Runner) Start(ctx context.Context, c Command, stderr io.Writer) (*Proce
 	if !r.enter() {
 		r.slots.Release()
 		return nil, fmt.Errorf("procpool: %s: %w", r.cfg.Name, ErrClosed)
+	}
+	if r.cfg.KeepBackground {
+		c.background = true
+		strangers.Store(true)
 	}
 	p, err := startProcess(c, stderr, r.cfg.StopGrace, r.clk)
 	if err != nil {

@@ -21,6 +21,9 @@ import (
 func BecomeReaper() error { return becomeReaper() }
 
 var becomeReaper = sync.OnceValue(func() error {
+	// What runs before this has started anything is a stranger's, of whoever
+	// replaced itself with this program. A process 1 gets more of them.
+	strangers.Store(os.Getpid() == 1 || len(childPIDs(nil, os.Getpid())) > 0)
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("procpool: become subreaper: %w", os.NewSyscallError("prctl", err))
 	}

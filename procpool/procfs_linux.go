@@ -34,6 +34,59 @@ func readProc(path string, buf []byte) ([]byte, error) {
 	return buf[:n], nil
 }
 
+// processID names one process for ever: the number alone may become another's.
+type processID struct {
+	pid   int
+	start uint64 // clock ticks since boot
+}
+
+// identify returns the identity of a process that runs; a zombie does not.
+func identify(pid int) (id processID, ok bool) {
+	var buf [1024]byte
+	text, err := readProc("/proc/"+strconv.Itoa(pid)+"/stat", buf[:])
+	if err != nil {
+		return id, false
+	}
+	// The name before the last parenthesis may hold anything. After it comes
+	// field 3 of proc_pid_stat(5), the state; the start is field 22.
+	field := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
+	if len(field) < 20 || field[0][0] == 'Z' || field[0][0] == 'X' {
+		return id, false
+	}
+	start, err := strconv.ParseUint(string(field[19]), 10, 64)
+	return processID{pid, start}, err == nil
+}
+
+// signalIf sends a signal to a process for which ok holds. It asks twice: the
+// second time when a descriptor keeps the number from changing its owner.
+func signalIf(pid int, sig unix.Signal, ok func(pid int) bool) bool {
+	if !ok(pid) {
+		return false
+	}
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil { // gone, or a kernel before 5.3
+		return err == unix.ENOSYS && unix.Kill(pid, sig) == nil
+	}
+	defer unix.Close(fd)
+	return ok(pid) && unix.PidfdSendSignal(fd, sig, nil, 0) == nil
+}
+
+// processes returns the numbers of all processes.
+func processes() (pids []int) {
+	dir, err := os.Open("/proc")
+	if err != nil {
+		return nil
+	}
+	defer dir.Close()
+	names, _ := dir.Readdirnames(-1)
+	for _, name := range names {
+		if pid, err := strconv.Atoi(name); err == nil {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
 // descendants returns the processes that pid started and that their children
 // started, as far as their parents are alive: an orphan belongs to whoever
 // adopted it. The list is empty for a process that is gone, and on a kernel

@@ -68,14 +68,20 @@ func hideInherited() {
 // (golang.org/issue/22315). That takes milliseconds, and a file that is busy for
 // longer is being written to.
 func spawn(c Command, files ...uintptr) (*child, error) {
+	mark, env := "", c.Env
+	if !c.background {
+		mark = newMark()
+		env = append(env[:len(env):len(env)], instanceVar+"="+mark)
+	}
 	for delay := time.Millisecond; ; delay *= 2 {
 		pidfd := -1
 		ch, err := children.start(c, &syscall.ProcAttr{
-			Dir: c.Dir, Env: c.Env, Files: files,
+			Dir: c.Dir, Env: env, Files: files,
 			Sys: &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL, PidFD: &pidfd},
 		})
 		switch {
 		case err == nil:
+			ch.mark = mark
 			return ch, nil
 		case err != syscall.ETXTBSY || delay > 128*time.Millisecond:
 			return nil, fmt.Errorf("procpool: %w: %w", ErrStart, &os.PathError{Op: "exec", Path: c.Path, Err: err})

@@ -405,7 +405,8 @@ type CGI struct {
 	// arguments (RFC 3875, section 4.4). Default: false.
 	QueryArguments bool `yaml:"query_arguments"`
 	// KeepBackground leaves alone the processes that a script started and
-	// that outlive it. Default: false, they end with the request.
+	// that outlive it, also when the gateway ends. Default: false, they end
+	// with the request, and those in a session of their own with the gateway.
 	KeepBackground bool `yaml:"keep_background"`
 	// IgnoreExitStatus takes an answer for complete although its script
 	// exited with a status other than 0. Default: false, such an answer is

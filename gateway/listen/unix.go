@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"gatecrew/procpool"
 )
 
 const (
@@ -29,12 +31,14 @@ const (
 // maxPath is what fits into sockaddr_un with its final NUL.
 const maxPath = len(unix.RawSockaddrUnix{}.Path) - 1
 
-// unixListener removes its socket at Close, if it is still its own.
+// unixListener removes its socket at Close, if it is still its own. The guard
+// does when the process is killed.
 type unixListener struct {
 	*net.UnixListener
-	path  string
-	inode fs.FileInfo
-	close sync.Once
+	path    string
+	inode   fs.FileInfo
+	release func() // from the guard
+	close   sync.Once
 }
 
 func listenUnix(path string) (net.Listener, error) {
@@ -73,6 +77,11 @@ func listenUnix(path string) (net.Listener, error) {
 		_ = l.Close()
 		return nil, fmt.Errorf("listen: %w", err)
 	}
+	if ul.release, err = procpool.GuardSocket(path); err != nil {
+		_ = l.Close()
+		_ = os.Remove(path)
+		return nil, fmt.Errorf("listen: %w", err)
+	}
 	return ul, nil
 }
 
@@ -90,6 +99,7 @@ func (l *unixListener) Close() error {
 		if now, err := os.Lstat(l.path); err == nil && os.SameFile(now, l.inode) {
 			_ = os.Remove(l.path)
 		}
+		l.release()
 	})
 	return l.UnixListener.Close()
 }
