@@ -82,7 +82,13 @@ func (p *Pool) fork(ctx context.Context, w *worker, files ...int) (*child, error
 	if err != nil {
 		return nil, err
 	}
-	return children.adopt(func() (int, error) { return z.fork(ctx, workerVar+"="+w.info.Name, files) })
+	mark := newMark()
+	variables := workerVar + "=" + w.info.Name + "\n" + instanceVar + "=" + mark
+	ch, err := children.adopt(func() (int, error) { return z.fork(ctx, variables, files) })
+	if err == nil {
+		ch.mark = mark
+	}
+	return ch, err
 }
 
 // preloaded returns the zygote of g when it is ready.
@@ -164,6 +170,9 @@ func (p *Pool) startZygote(g *generation) (*zygote, error) {
 		return nil, err
 	}
 	z.info.PID = z.child.pid
+	// The workers' memory has the environment that the zygote was started
+	// with: its mark would have them killed as its strays.
+	z.child.mark = ""
 	output.read()
 	p.zygotes.Add(1)
 	go p.attendZygote(g, z)
