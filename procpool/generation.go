@@ -5,6 +5,7 @@ package procpool
 type generation struct {
 	number  int // from 1
 	command Command
+	good    bool // a worker of it was ready once; the pool's lock guards it
 	// zygotes has the process that the workers are forked from, when
 	// Config.Preload is set.
 	zygotes zygoteKeeper

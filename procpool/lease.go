@@ -36,6 +36,10 @@ func (p *Pool) Lease(ctx context.Context, priority Priority) (*Lease, error) {
 			return l, nil
 		}
 	}
+	if err := p.refusal(); err != nil {
+		p.mu.Unlock()
+		return nil, err
+	}
 	waiter, err := p.queue.join(priority)
 	if err == nil && p.queue.len() == 1 && p.target < p.max {
 		p.poke() // to see whether to grow
@@ -80,15 +84,15 @@ func (p *Pool) assign(w *worker, now time.Time) *Lease {
 	w.served++
 	if w.inFlight == 0 {
 		w.pace.begin(now)
+		p.roused(w, now)
 	}
 	w.inFlight++
 	if w.inFlight > w.capacity {
 		p.watchAhead(now)
 	}
 	w.settle(now)
-	if w.limit > 0 && w.served >= w.limit && !w.worn {
-		w.worn = true
-		p.poke()
+	if w.limit > 0 && w.served >= w.limit {
+		p.wearOut(w, wornRequests, int64(w.served))
 	}
 	return &Lease{pool: p, w: w}
 }
@@ -127,7 +131,7 @@ func (l *Lease) Release() {
 	now := p.clk.now()
 	w.pace.end(now)
 	if w.inFlight == 0 {
-		w.idleSince = now
+		p.rested(w, now)
 	}
 	if !w.serving() {
 		p.poke() // it may have been the last one

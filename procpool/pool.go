@@ -36,14 +36,20 @@ type Config struct {
 	Preload bool
 
 	// Min and Max bound the number of workers. Equal, the pool is static;
-	// else it grows when requests wait and shrinks when workers idle. Max 0
-	// means Min; both 0 mean 1. With Min 0 and a Max all workers may idle
-	// away; Start still starts one, so that a fault shows at once.
+	// else it is dynamic: it grows when requests wait or spare workers are
+	// missing, and shrinks when workers idle. Max 0 means Min; both 0 mean
+	// 1. With Min 0 and a Max the pool is on demand: it starts no worker
+	// before the first request, and all of them may idle away.
 	Min, Max int
-	// ScaleDownAfter is how long a worker must have been idle before a
-	// dynamic pool ends one, and how far apart two such ends are. 0 means
+	// MinSpare is how many idle workers a dynamic pool keeps for requests to
+	// come, within Max. 0 means that it grows only when requests wait.
+	// MaxSpare is how many may stay idle for longer than IdleTimeout. Less
+	// than MinSpare means MinSpare.
+	MinSpare, MaxSpare int
+	// IdleTimeout is how long a worker must have been idle before a dynamic
+	// pool ends it. They are ended one by one, a tenth of it apart. 0 means
 	// 60 s.
-	ScaleDownAfter time.Duration
+	IdleTimeout time.Duration
 
 	// QueueLength is how many leases may wait. 0 means 100, a negative
 	// number that none does.
@@ -52,13 +58,38 @@ type Config struct {
 	QueueTimeout time.Duration
 
 	// MaxRequests is after how many requests a worker is replaced, plus a
-	// random part of MaxRequestsJitter. It serves until the replacement is
-	// ready, and ends what it has begun however long that takes. 0 means
-	// never. While replacing, the pool has up to a quarter (at least one)
-	// more workers than Max.
+	// random part of MaxRequestsJitter. 0 means never.
+	//
+	// A worker that is to be replaced, for this reason or for one below,
+	// serves until the replacement is ready, and ends what it has begun
+	// however long that takes.
 	MaxRequests, MaxRequestsJitter int
+	// MaxAge is how long after its start a worker is replaced, less a random
+	// part of up to a tenth. 0 means never.
+	MaxAge time.Duration
+	// MaxMemory is how many bytes a worker, with what it has started, may
+	// hold after a request before it is replaced. One that holds more when
+	// it has just become ready is not replaced for it: the next one would be
+	// no smaller. 0 means no limit.
+	MaxMemory int64
+	// HardMemory is how many bytes it may hold at any time. One that holds
+	// more gets KILL, and its requests fail. That is seen within 0.2 s. 0
+	// means no limit.
+	HardMemory int64
+	// MemoryBudget is how many bytes all workers may hold together. Above
+	// it, the biggest of those that have grown since they were ready is
+	// replaced, one at a time. 0 means no limit.
+	MemoryBudget int64
+	// MemoryPSS measures the proportional set size, in which pages that
+	// several processes share count in parts, rather than the resident one.
+	MemoryPSS bool
+	// MaxReplacing is how many workers may be in replacement at once, for
+	// all reasons together: so many more than Max there may be. 0 means a
+	// quarter of them, at least one.
+	MaxReplacing int
 
-	// StartTimeout is how long a worker may take to be ready. 0 means 60 s.
+	// StartTimeout is how long a worker may take to be ready, warm-up
+	// included. 0 means 60 s.
 	StartTimeout time.Duration
 	// GracefulTimeout is how long a retired worker may take to exit after
 	// its last request, and how long the other requests on a condemned
@@ -71,6 +102,10 @@ type Config struct {
 	// Attach negotiates on a new worker's socket. That it returns means that
 	// the worker can take requests. It must return when ctx ends. Required.
 	Attach func(ctx context.Context, w WorkerInfo, conn net.Conn) (Session, error)
+	// WarmUp has a new worker do something before its first request. Its
+	// error is a failed start. It must return when ctx ends. Nil means that
+	// a worker is ready once it is attached.
+	WarmUp func(ctx context.Context, w WorkerInfo, s Session) error
 	// Log gets the workers' starts and ends. Nil means no log.
 	Log *zap.Logger
 	// Output gets each line that a worker writes to descriptor 1 ("stdout")
@@ -83,7 +118,8 @@ type Config struct {
 	// asks.
 	Modules func(w WorkerInfo, files []string)
 
-	clk *clock
+	clk    *clock
+	memory func(pid int, pss bool) (int64, error) // nil means processMemory
 }
 
 // Session is what a pool needs to know of a connection to a worker.
@@ -140,15 +176,25 @@ type Pool struct {
 	// longest waiter in one step. Nothing that can block is done under it.
 	mu         sync.Mutex
 	phase      phase
-	gen        *generation // of workers that are started now
+	gen        *generation   // the last one that was good
+	gens       []*generation // those that aren't closed
+	rollout    *rollout      // the restart in progress
+	restart    Restart       // the last restart, as it stands
+	lastCanary time.Time     // when the last one was started
 	workers    []*worker
 	queue      waitQueue[*Lease]
 	min, max   int
 	target     int
 	lastDown   time.Time // when the pool last shrank by itself
+	ramp       ramp      // of the spare workers
 	aheadWatch time.Time // until then the owner looks by itself at requests given ahead
+	spareWatch time.Time // and whether there are enough idle workers
+	idleWatch  time.Time // and whether there are too many
+	memory     memoryWatch
 	backoff    backoff
 	failure    *StartFailure
+	trouble    string    // why the last worker failed that did
+	acting     time.Time // since when the owner does what it has decided on; zero when it waits
 	totals     Totals
 	lastExit   map[int]string // by worker number
 }
@@ -182,7 +228,7 @@ func New(cfg Config) (*Pool, error) {
 		value *time.Duration
 		zero  time.Duration
 	}{
-		{&cfg.ScaleDownAfter, time.Minute},
+		{&cfg.IdleTimeout, time.Minute},
 		{&cfg.StartTimeout, time.Minute},
 		{&cfg.GracefulTimeout, 30 * time.Second},
 		{&cfg.StopGrace, defaultStopGrace},
@@ -190,6 +236,10 @@ func New(cfg Config) (*Pool, error) {
 		if *d.value <= 0 {
 			*d.value = d.zero
 		}
+	}
+	cfg.MaxSpare = max(cfg.MaxSpare, cfg.MinSpare)
+	if cfg.memory == nil {
+		cfg.memory = processMemory
 	}
 	clk := realClock
 	if cfg.clk != nil {
@@ -205,20 +255,30 @@ func New(cfg Config) (*Pool, error) {
 			log.Info(string(line), zap.Int("worker", w.Number), zap.Int("pid", w.PID), zap.String("stream", stream))
 		}
 	}
+	first := &generation{number: 1, command: cfg.Command}
 	return &Pool{
 		cfg: cfg, log: log, clk: clk,
 		wake: make(chan struct{}, 1), ready: make(chan struct{}), failed: make(chan struct{}), done: make(chan struct{}),
 		queue: newWaitQueue[*Lease](cfg.Name, cfg.QueueLength, cfg.QueueTimeout, clk),
-		gen:   &generation{number: 1, command: cfg.Command},
-		min:   cfg.Min, max: cfg.Max, target: max(1, cfg.Min),
+		gen:   first, gens: []*generation{first}, restart: Restart{Generation: 1, State: RestartNone},
+		min: cfg.Min, max: cfg.Max, target: cfg.Min,
+		memory:   memoryWatch{stir: make(chan struct{}, 1)},
 		lastExit: make(map[int]string),
 	}, nil
 }
 
 // Start begins to start workers. It does not wait for them.
-func (p *Pool) Start() { p.startOnce.Do(func() { go p.own() }) }
+func (p *Pool) Start() {
+	p.startOnce.Do(func() {
+		if p.cfg.Min == 0 {
+			close(p.ready) // a request is all that is missing
+		}
+		go p.own()
+	})
+}
 
-// Ready is closed when a worker is ready for the first time.
+// Ready is closed when a worker is ready for the first time, and by Start when
+// the pool is on demand.
 func (p *Pool) Ready() <-chan struct{} { return p.ready }
 
 // Failed is closed when a worker has failed to start before any was ready.

@@ -136,7 +136,7 @@ func TestPoolWorkerSurroundings(t *testing.T) {
 
 func TestPoolGrowsAndShrinks(t *testing.T) {
 	fake := newFakeClock()
-	p := newPool(t, Config{Command: testWorker(t, ""), Min: 1, Max: 3, ScaleDownAfter: time.Minute, clk: fake.clock()})
+	p := newPool(t, Config{Command: testWorker(t, ""), Min: 1, Max: 3, IdleTimeout: time.Minute, clk: fake.clock()})
 	<-p.Ready()
 	held := []*Lease{lease(t, p)}
 	more := make(chan *Lease)
@@ -187,17 +187,28 @@ func TestPoolGrowsAndShrinks(t *testing.T) {
 
 func TestPoolOnDemand(t *testing.T) {
 	fake := newFakeClock()
-	p := newPool(t, Config{Command: testWorker(t, ""), Min: 0, Max: 1, ScaleDownAfter: time.Minute, clk: fake.clock()})
-	<-p.Ready() // one starts, so that faults show
-	eventually(t, "no worker", func() bool {
-		fake.advance(10 * time.Second)
-		return p.Stats().Workers() == 0
-	})
-	l := lease(t, p)
-	if err := do(l, "echo"); err != nil {
-		t.Error(err)
+	p := newPool(t, Config{Command: testWorker(t, ""), Min: 0, Max: 1, IdleTimeout: time.Minute, clk: fake.clock()})
+	<-p.Ready() // there is no need for a worker
+	for range 2 {
+		if s := p.Stats(); s.Workers() != 0 || s.State != PoolIdle || !s.Ready {
+			t.Fatalf("without requests: %+v", s)
+		}
+		l := lease(t, p)
+		if err := do(l, "echo"); err != nil {
+			t.Error(err)
+		}
+		l.Release()
+		if s := p.Stats(); s.Workers() != 1 || s.State != PoolOK {
+			t.Errorf("after a request: %+v", s)
+		}
+		fake.advance(time.Minute - 1)
+		time.Sleep(5 * time.Millisecond) // time in which nothing must happen
+		if s := p.Stats(); s.Target != 1 {
+			t.Errorf("ended before its time: %+v", s)
+		}
+		fake.advance(1) // nothing else wakes the pool
+		eventually(t, "no worker", func() bool { return p.Stats().Workers() == 0 })
 	}
-	l.Release()
 }
 
 func TestPoolResize(t *testing.T) {
@@ -226,7 +237,7 @@ func TestPoolRecyclesWithoutLoss(t *testing.T) {
 	over := make(chan struct{})
 	for range 12 {
 		wg.Go(func() {
-			for p.Stats().Totals.Recycled < 8 {
+			for p.Stats().Totals.RecycledRequests < 8 {
 				l, err := p.Lease(context.Background(), Normal)
 				if err != nil {
 					t.Error(err)
@@ -326,7 +337,7 @@ func TestPoolCrashLoop(t *testing.T) {
 	for _, want := range []time.Duration{100, 200, 400, 800, 1600, 3200, 6400, 10000, 10000} {
 		want *= time.Millisecond
 		s := p.Stats()
-		if !s.Degraded || s.RetryIn != want || s.Totals.Started != started {
+		if s.State != PoolDegraded && s.State != PoolDown || s.RetryIn != want || s.Totals.Started != started {
 			t.Fatalf("after %d starts: retry in %v, want %v; %+v", started, s.RetryIn, want, s)
 		}
 		fake.advance(want - 1)
@@ -361,7 +372,7 @@ func TestPoolCrashOnRequest(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.Release()
-	if s := p.Stats(); s.Degraded || s.List[0].LastExit != "exit status 7" {
+	if s := p.Stats(); s.State != PoolOK || s.List[0].LastExit != "exit status 7" {
 		t.Errorf("after a good request: %+v", s)
 	}
 }
@@ -514,7 +525,7 @@ func TestPoolCondemn(t *testing.T) {
 		left := marked(t, t.Name())
 		return p.Stats().Workers() == 1 && !slices.Contains(left, old) && len(left) <= 3 // the shell may have a sleep
 	})
-	if s := p.Stats(); s.Degraded {
+	if s := p.Stats(); s.State == PoolDegraded {
 		t.Errorf("condemning degrades the pool: %+v", s)
 	}
 }

@@ -12,40 +12,66 @@ type Stats struct {
 	Min, Max int
 	// Target is how many workers there should be.
 	Target int
+	// State sums the pool up.
+	State PoolState
+	// Live is false when the pool's own goroutine has ended or hangs:
+	// nothing but a new gateway helps then.
+	Live bool
+	// Ready is true when the pool takes a request now, or would start a
+	// worker for it. It may have to wait in the queue.
+	Ready bool
+	// Reason is why the last worker failed, while State is PoolDegraded or
+	// PoolDown: the last line that it wrote, or how it ended.
+	Reason string
+	// RetryIn is when the next worker may be started, while workers fail.
+	RetryIn time.Duration
 	// States counts the workers by State.
 	States [stateCount]int
 	// Queued is how many leases wait, of at most QueueLength.
 	Queued, QueueLength int
 	// OldestWait is how long the first of them has waited.
 	OldestWait time.Duration
-	// Degraded is true when workers die before they have done anything, so
-	// that their starts are spaced. RetryIn is when the next one is due.
-	Degraded bool
-	RetryIn  time.Duration
-	Totals   Totals
+	// Restart is the last restart.
+	Restart Restart
+	Totals  Totals
 	// List has the workers that exist, by number.
 	List []WorkerStats
 }
 
 // Totals count since the pool was made.
 type Totals struct {
-	Requests      uint64 // leases given
-	QueueFull     uint64 // leases refused at once
-	QueueTimeouts uint64 // leases refused after waiting
-	Started       uint64 // workers
-	Deaths        uint64 // workers that ended unasked, or never became ready
-	Recycled      uint64 // workers replaced after MaxRequests
-	Recalls       uint64 // times a worker was asked for requests that it had not started
+	Requests         uint64 // leases given
+	QueueFull        uint64 // leases refused at once
+	QueueTimeouts    uint64 // leases refused after waiting
+	Started          uint64 // workers
+	Deaths           uint64 // workers that ended unasked, or never became ready
+	RecycledRequests uint64 // workers replaced after MaxRequests
+	RecycledAge      uint64 // workers replaced after MaxAge
+	RecycledMemory   uint64 // workers replaced above MaxMemory
+	RecycledBudget   uint64 // workers replaced to keep MemoryBudget
+	RecycledRestart  uint64 // workers replaced by those of another generation
+	KilledMemory     uint64 // workers killed above HardMemory
+	Recalls          uint64 // times a worker was asked for requests that it had not started
 }
 
 // WorkerStats is one worker.
 type WorkerStats struct {
 	WorkerInfo
-	State    State
-	Requests int // given to it so far
-	InFlight int
-	Capacity int
-	Age      time.Duration
+	State State
+	// Generation is the version of the application that it runs.
+	Generation int
+	Requests   int // given to it so far
+	InFlight   int
+	Capacity   int
+	Age        time.Duration
+	// BusyFor is how long it has had requests without a pause, 0 when it has
+	// none.
+	BusyFor time.Duration
+	// Memory is how many bytes it held when it was last measured, 0 when the
+	// pool has no limit of memory.
+	Memory int64
+	// Reason is why it is being replaced or stopped, "" when it is not.
+	Reason string
 	// LastExit is how the worker before it with this number ended, "" when
 	// there was none.
 	LastExit string
@@ -70,8 +96,12 @@ func (p *Pool) Stats() Stats {
 	s := Stats{
 		Name: p.cfg.Name, Min: p.min, Max: p.max, Target: p.target,
 		Queued: p.queue.len(), QueueLength: p.cfg.QueueLength,
-		Degraded: p.backoff.failures > 0, RetryIn: p.backoff.wait(now),
-		Totals: p.totals,
+		State: p.state(now), Live: p.live(now), RetryIn: p.backoff.wait(now),
+		Restart: p.restart, Totals: p.totals,
+	}
+	switch s.State {
+	case PoolDegraded, PoolDown:
+		s.Reason = p.trouble
 	}
 	s.Totals.QueueFull, s.Totals.QueueTimeouts = p.queue.full, p.queue.timedOut
 	if since := p.queue.oldest(); !since.IsZero() {
@@ -79,11 +109,20 @@ func (p *Pool) Stats() Stats {
 	}
 	for _, w := range p.workers {
 		s.States[w.state]++
-		s.List = append(s.List, WorkerStats{
-			WorkerInfo: w.info, State: w.state, Requests: w.served, InFlight: w.inFlight,
-			Capacity: w.capacity, Age: now.Sub(w.started), LastExit: p.lastExit[w.info.Number],
-		})
+		ws := WorkerStats{
+			WorkerInfo: w.info, State: w.state, Generation: w.gen.number, Requests: w.served, InFlight: w.inFlight,
+			Capacity: w.capacity, Age: now.Sub(w.started), Memory: w.memory.bytes, Reason: w.reason, LastExit: p.lastExit[w.info.Number],
+		}
+		if w.inFlight > 0 {
+			ws.BusyFor = now.Sub(w.busySince)
+		}
+		if w.reason == "" && w.worn.cause != unworn {
+			ws.Reason = p.why(w.worn)
+		}
+		s.List = append(s.List, ws)
 	}
+	serves := s.States[Ready]+s.States[Busy] > 0
+	s.Ready = s.Live && p.phase == running && (serves || p.min == 0 && p.backoff.failures == 0)
 	slices.SortFunc(s.List, func(a, b WorkerStats) int { return cmp.Compare(a.Number, b.Number) })
 	return s
 }

@@ -3,11 +3,8 @@ package procpool
 import (
 	"errors"
 	"fmt"
-	"strconv"
 	"syscall"
 	"time"
-
-	"go.uber.org/zap"
 )
 
 // own is the goroutine that owns the pool's workers. It looks at everything
@@ -15,11 +12,20 @@ import (
 // event carries meaning of its own, so that none can be lost.
 func (p *Pool) own() {
 	defer close(p.done)
+	defer p.closeGenerations()
+	if p.limitsMemory() {
+		stop, stopped := make(chan struct{}), make(chan struct{})
+		go func() { defer close(stopped); p.watchMemory(stop) }()
+		defer func() { close(stop); <-stopped }()
+	}
 	for {
 		s := p.look()
 		for _, act := range s.acts {
 			act()
 		}
+		p.mu.Lock()
+		p.acting = time.Time{}
+		p.mu.Unlock()
 		if s.finished {
 			p.gen.close()
 			p.zygotes.Wait()
@@ -64,6 +70,7 @@ func (p *Pool) look() survey {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := survey{now: p.clk.now()}
+	p.acting = s.now
 	if p.phase == closing {
 		p.queue.fail(fmt.Errorf("procpool: %s: %w", p.cfg.Name, ErrClosed))
 	}
@@ -82,15 +89,24 @@ func (p *Pool) look() survey {
 	clear(p.workers[len(kept):])
 	p.workers = kept
 	if ending {
+		p.endRollout(&s, RestartFailed, ErrClosed, nil)
 		s.finished = len(kept) == 0
 		return s
 	}
-	if p.aheadWatch.After(s.now) {
-		s.due(p.aheadWatch)
+	for _, watch := range []time.Time{p.aheadWatch, p.spareWatch, p.idleWatch} {
+		if watch.After(s.now) {
+			s.due(watch)
+		}
 	}
+	if err := p.refusal(); err != nil {
+		p.queue.fail(err)
+	}
+	p.tendRollout(&s)
+	p.tendGenerations(&s)
 	p.resize(&s)
 	p.retire(&s)
 	p.launch(&s)
+	p.forgetGenerations(&s)
 	return s
 }
 
@@ -108,6 +124,9 @@ func (p *Pool) wind(s *survey, w *worker) {
 func (p *Pool) tend(s *survey, w *worker) {
 	switch w.state {
 	case Starting:
+		if w.memory.excess > 0 && w.failure == nil {
+			w.failure = fmt.Errorf("%s while it was starting, over the hard limit of %s", inMiB(w.memory.excess), inMiB(p.cfg.HardMemory))
+		}
 		if w.failure == nil && s.due(w.since.Add(p.cfg.StartTimeout)) {
 			w.failure = fmt.Errorf("not ready after %v", p.cfg.StartTimeout)
 		}
@@ -120,10 +139,17 @@ func (p *Pool) tend(s *survey, w *worker) {
 		case w.lost:
 			p.died(w, s.now)
 			p.kill(s, w, "connection lost")
+			return
+		case w.memory.excess > 0:
+			p.killExcess(s, w)
+			return
 		case !w.proven && s.due(w.since.Add(provenAfter)):
 			p.proven(w)
 		}
 		p.tendAhead(s, w)
+		if !w.expires.IsZero() && s.due(w.expires) {
+			p.wearOut(w, wornAge, int64(s.now.Sub(w.started)))
+		}
 	case Draining:
 		p.tendDraining(s, w)
 	case Stopping:
@@ -135,6 +161,8 @@ func (p *Pool) tend(s *survey, w *worker) {
 
 func (p *Pool) tendDraining(s *survey, w *worker) {
 	switch {
+	case w.memory.excess > 0:
+		p.killExcess(s, w)
 	case w.condemned:
 		if w.inFlight > w.capacity && w.pace.recalls == 0 {
 			p.recall(s, w)
@@ -166,7 +194,7 @@ func (p *Pool) died(w *worker, now time.Time) {
 	}
 	w.counted = true
 	p.totals.Deaths++
-	if !w.proven {
+	if !w.proven && !(p.rollout != nil && w.gen == p.rollout.gen) { // that one is undone instead
 		p.backoff.failed(w.started, now, p.clk.random)
 	}
 }
@@ -215,141 +243,4 @@ func (p *Pool) signal(s *survey, w *worker, sig syscall.Signal) {
 			cancel(errors.New("the worker is being stopped"))
 		}
 	})
-}
-
-// resize asks scale for the pool's size.
-func (p *Pool) resize(s *survey) {
-	d := demand{waiting: p.queue.len(), sinceDown: s.now.Sub(p.lastDown)}
-	if d.waiting > 0 {
-		d.waited = s.now.Sub(p.queue.oldest())
-	}
-	for _, w := range p.workers {
-		if !w.serving() {
-			continue
-		}
-		d.serving++
-		switch {
-		case w.state == Starting:
-			d.starting++
-		case w.inFlight == 0:
-			d.idle++
-			d.idleFor = max(d.idleFor, s.now.Sub(w.idleSince))
-			fallthrough
-		default:
-			d.capacity = w.capacity
-		}
-	}
-	target, why := scale(d, bounds{p.min, p.max, p.cfg.ScaleDownAfter}, p.target)
-	if why != "" {
-		from := p.target
-		s.do(func() {
-			p.log.Info("pool size", zap.Int("from", from), zap.Int("to", target), zap.String("because", why))
-		})
-		if target < p.target {
-			p.lastDown = s.now
-			d.sinceDown = 0
-		}
-		p.target = target
-	}
-	if d.waiting > 0 && p.target < p.max {
-		s.due(s.now.Add(growAfter))
-	}
-	if d.idle > 0 && p.target > p.min {
-		wait := max(p.cfg.ScaleDownAfter-d.idleFor, p.cfg.ScaleDownAfter-d.sinceDown)
-		s.due(s.now.Add(max(wait, time.Second)))
-	}
-}
-
-// share is how many workers may be in replacement at once.
-func (p *Pool) share() int { return max(1, p.target/4) }
-
-// retire drains ready workers that are more than the pool should have: first
-// those that are worn out, whose replacements are ready by then.
-func (p *Pool) retire(s *survey) {
-	ready := 0
-	for _, w := range p.workers {
-		if w.state == Ready || w.state == Busy {
-			ready++
-		}
-	}
-	for ; ready > p.target; ready-- {
-		w := p.surplus()
-		reason := "not needed"
-		if w.worn {
-			reason = "enough requests"
-			p.totals.Recycled++
-		}
-		p.drain(s, w, reason)
-	}
-}
-
-// surplus returns the worker that can best be done without.
-func (p *Pool) surplus() *worker {
-	var best *worker
-	for _, w := range p.workers {
-		if w.state != Ready && w.state != Busy {
-			continue
-		}
-		switch {
-		case best == nil, w.worn && !best.worn:
-			best = w
-		case w.worn == best.worn && (w.inFlight < best.inFlight || w.inFlight == best.inFlight && w.idleSince.Before(best.idleSince)):
-			best = w
-		}
-	}
-	return best
-}
-
-// launch starts what is missing: workers up to the target, and replacements for
-// a share of the worn ones.
-func (p *Pool) launch(s *survey) {
-	serving, starting, worn, draining := 0, 0, 0, 0
-	for _, w := range p.workers {
-		switch {
-		case w.serving():
-			serving++
-			if w.state == Starting {
-				starting++
-			}
-			if w.worn {
-				worn++
-			}
-		case w.state == Draining && w.worn:
-			draining++
-		}
-	}
-	want := p.target + max(0, min(worn, p.share()-draining))
-	if serving >= want || !s.due(p.backoff.until) {
-		return
-	}
-	if p.backoff.failures > 0 {
-		// One at a time, until one has proved itself.
-		want = min(want, serving+1-min(1, starting))
-	}
-	for ; serving < want; serving++ {
-		w := p.newWorker(s.now)
-		p.workers = append(p.workers, w)
-		p.totals.Started++
-		s.due(s.now.Add(p.cfg.StartTimeout))
-		s.do(func() { go p.run(w) })
-	}
-}
-
-func (p *Pool) newWorker(now time.Time) *worker {
-	taken := make(map[int]bool, len(p.workers))
-	for _, w := range p.workers {
-		taken[w.info.Number] = true
-	}
-	number := 1
-	for taken[number] {
-		number++
-	}
-	w := &worker{
-		info: WorkerInfo{Pool: p.cfg.Name, Number: number, Name: p.cfg.Name + "/" + strconv.Itoa(number)},
-		gen:  p.gen, state: Starting, since: now, started: now,
-	}
-	if p.cfg.MaxRequests > 0 {
-		w.limit = p.cfg.MaxRequests + int(p.clk.random()*float64(p.cfg.MaxRequestsJitter+1))
-	}
-	return w
 }

@@ -19,7 +19,8 @@ type worker struct {
 	state   State
 	since   time.Time // of the state
 	started time.Time
-	limit   int // requests after which it is worn out; 0 is never
+	limit   int       // requests after which it is worn; 0 is never
+	expires time.Time // when it is worn by age; zero is never
 
 	child   *child // nil until started
 	session Session
@@ -33,9 +34,12 @@ type worker struct {
 	stuck     int // those of inFlight that were condemned
 	served    int
 	idleSince time.Time
+	busySince time.Time // since when it has had requests without a pause
+
+	memory memoryOf
+	worn   wear // why it is to be replaced
 
 	proven    bool // it has done its work, or stood ready for long enough
-	worn      bool // it is to be replaced
 	lost      bool // its connection ended
 	counted   bool // among the pool's deaths
 	condemned bool
@@ -93,8 +97,15 @@ func (p *Pool) attach(ctx context.Context, w *worker, conn net.Conn) bool {
 	session, err := p.cfg.Attach(ctx, w.info, conn)
 	if err != nil {
 		_ = conn.Close()
-		p.attachFailed(w, err)
+		p.attachFailed(w, fmt.Errorf("negotiation failed: %w", err))
 		return false
+	}
+	if p.cfg.WarmUp != nil {
+		if err := p.cfg.WarmUp(ctx, w.info, session); err != nil {
+			_ = session.Close()
+			p.attachFailed(w, fmt.Errorf("warm-up failed: %w", err))
+			return false
+		}
 	}
 	return p.attached(w, session)
 }
@@ -115,16 +126,19 @@ func (p *Pool) watch(w *worker) {
 func (p *Pool) attached(w *worker, session Session) bool {
 	now := p.clk.now()
 	// Before the first request can write its own lines.
-	p.log.Info("worker ready", zap.Int("worker", w.info.Number), zap.Int("pid", w.info.PID),
+	p.log.Info("worker ready", zap.Int("worker", w.info.Number), zap.Int("pid", w.info.PID), zap.Int("generation", w.gen.number),
 		zap.Int("capacity", session.Capacity()), zap.Duration("took", now.Sub(w.started)))
+	fresh := p.measureFresh(w)
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	w.memory.fresh, w.memory.bytes = fresh, fresh
 	w.session = session
 	w.capacity, w.aheadMax = max(1, session.Capacity()), session.Ahead()
 	if !w.enter(Ready, now) {
 		return false
 	}
 	w.idleSince = now
+	w.gen.good = true
 	if !closed(p.ready) {
 		close(p.ready)
 	}
@@ -146,7 +160,7 @@ func (p *Pool) attachFailed(w *worker, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if w.state == Starting {
-		w.failure = fmt.Errorf("negotiation failed: %w", err)
+		w.failure = err
 		p.poke()
 	}
 }
@@ -167,14 +181,16 @@ func (p *Pool) exited(w *worker, exit Exit, startErr error) {
 	}
 	w.enter(Dead, now)
 	p.lastExit[w.info.Number] = exit.String()
-	failure, reason, served, inFlight, retry := w.failure, w.reason, w.served, w.inFlight, p.backoff.wait(now)
+	failed, reason, served, inFlight := w.failure != nil, w.reason, w.served, w.inFlight
+	if !expected && !failed {
+		p.trouble = exit.String()
+	}
 	p.poke()
 	p.mu.Unlock()
 
 	log := p.log.With(zap.Int("worker", w.info.Number), zap.Int("pid", w.info.PID), zap.Int("served", served))
 	switch {
-	case failure != nil:
-		log.Error("worker failed to start", zap.Error(failure), zap.Duration("retry", retry))
+	case failed: // buried tells
 	case expected:
 		log.Info("worker ended", zap.Stringer("exit", exit), zap.String("reason", reason))
 	default:
@@ -185,10 +201,30 @@ func (p *Pool) exited(w *worker, exit Exit, startErr error) {
 // buried is the last word on w, when all its output has been read.
 func (p *Pool) buried(w *worker, exit Exit, output []string) {
 	p.mu.Lock()
+	failure := w.failure
+	if failure == nil && w.counted && !w.proven {
+		failure = fmt.Errorf("died after its start: %s", exit)
+	}
+	var f *StartFailure
+	if failure != nil {
+		f = &StartFailure{Worker: w.info, At: p.clk.now(), Err: failure, Exit: exit, Output: output}
+		p.trouble = f.Reason()
+	}
+	retry := p.backoff.wait(p.clk.now())
+	p.mu.Unlock()
+	if w.failure != nil {
+		// Before anybody can hear of it elsewhere.
+		p.log.Error("worker failed to start", zap.Int("worker", w.info.Number), zap.Int("pid", w.info.PID), zap.Int("generation", w.gen.number),
+			zap.Error(failure), zap.String("reason", f.Reason()), zap.Duration("retry", retry))
+	}
+	p.mu.Lock()
 	defer p.mu.Unlock()
 	w.gone = true
+	if r := p.rollout; r != nil && r.gen == w.gen && r.failure == nil {
+		r.failure = f
+	}
 	if w.failure != nil {
-		p.failure = &StartFailure{Worker: w.info, At: p.clk.now(), Err: w.failure, Exit: exit, Output: output}
+		p.failure = f
 		if !closed(p.ready) && !closed(p.failed) {
 			close(p.failed)
 		}

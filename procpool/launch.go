@@ -1,0 +1,108 @@
+package procpool
+
+import (
+	"strconv"
+	"time"
+)
+
+// crew counts the workers for the decision whom to start.
+type crew struct {
+	ready    int // workers that serve
+	serving  int // those, and those that start
+	starting int
+	worn     int // of those that serve, the ones to be replaced
+	draining int // those that were replaced and end what they have begun
+	next     int // those of the generation that a restart brings in
+}
+
+func (p *Pool) crew() (c crew) {
+	for _, w := range p.workers {
+		worn := w.worn.cause != unworn
+		switch {
+		case w.serving():
+			c.serving++
+			if w.state == Starting {
+				c.starting++
+			} else {
+				c.ready++
+			}
+			if worn {
+				c.worn++
+			}
+			if p.rollout != nil && w.gen == p.rollout.gen {
+				c.next++
+			}
+		case w.state == Draining && worn:
+			c.draining++
+		}
+	}
+	return c
+}
+
+// launch starts what is missing: workers up to the target, replacements for a
+// share of the worn ones, and the one worker with which a restart is tried.
+func (p *Pool) launch(s *survey) {
+	c := p.crew()
+	gen, trying := p.gen, false
+	if r := p.rollout; r != nil {
+		if trying = !r.proved; !trying {
+			gen = r.gen
+		}
+	}
+	extra := c.worn
+	if trying {
+		extra++
+	}
+	want := p.target + max(0, min(extra, p.share()-c.draining))
+	if trying {
+		if c.next == 0 && c.serving < want && s.due(p.lastCanary.Add(canaryEvery)) {
+			p.lastCanary = s.now
+			p.begin(s, p.rollout.gen)
+			c.serving++
+		}
+		if c.ready == 0 {
+			return // what does not come up needs no more company
+		}
+	}
+	if c.serving >= want || !s.due(p.backoff.until) {
+		return
+	}
+	if p.backoff.failures > 0 {
+		// One at a time, until one has proved itself.
+		want = min(want, c.serving+1-min(1, c.starting))
+	}
+	for ; c.serving < want; c.serving++ {
+		p.begin(s, gen)
+	}
+}
+
+// begin starts one worker.
+func (p *Pool) begin(s *survey, gen *generation) {
+	w := p.newWorker(gen, s.now)
+	p.workers = append(p.workers, w)
+	p.totals.Started++
+	s.due(s.now.Add(p.cfg.StartTimeout))
+	s.do(func() { go p.run(w) })
+}
+
+func (p *Pool) newWorker(gen *generation, now time.Time) *worker {
+	taken := make(map[int]bool, len(p.workers))
+	for _, w := range p.workers {
+		taken[w.info.Number] = true
+	}
+	number := 1
+	for taken[number] {
+		number++
+	}
+	w := &worker{
+		info: WorkerInfo{Pool: p.cfg.Name, Number: number, Name: p.cfg.Name + "/" + strconv.Itoa(number)},
+		gen:  gen, state: Starting, since: now, started: now,
+	}
+	if p.cfg.MaxRequests > 0 {
+		w.limit = p.cfg.MaxRequests + int(p.clk.random()*float64(p.cfg.MaxRequestsJitter+1))
+	}
+	if p.cfg.MaxAge > 0 {
+		w.expires = now.Add(p.cfg.MaxAge - time.Duration(p.clk.random()*float64(p.cfg.MaxAge)/10))
+	}
+	return w
+}
