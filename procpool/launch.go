@@ -49,21 +49,20 @@ func (p *Pool) launch(s *survey) {
 			gen = r.gen
 		}
 	}
-	extra := c.worn
+	room := max(0, p.share()-c.draining)
 	if trying {
-		extra++
-	}
-	want := p.target + max(0, min(extra, p.share()-c.draining))
-	if trying {
-		if c.next == 0 && c.serving < want && s.due(p.lastCanary.Add(canaryEvery)) {
+		// The canary has a place of its own beside those that serve.
+		if c.next == 0 && c.serving < p.target+room && s.due(p.lastCanary.Add(canaryEvery)) {
 			p.lastCanary = s.now
 			p.begin(s, p.rollout.gen)
-			c.serving++
 		}
 		if c.ready == 0 {
 			return // what does not come up needs no more company
 		}
+		c.serving -= c.next
+		room--
 	}
+	want := p.target + max(0, min(c.worn, room))
 	if c.serving >= want || !s.due(p.backoff.until) {
 		return
 	}
