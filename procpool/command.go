@@ -3,6 +3,8 @@ package procpool
 import (
 	"fmt"
 	"syscall"
+
+	"gatecrew/procpool/confine"
 )
 
 // Command is a program and what it is started with.
@@ -18,6 +20,9 @@ type Command struct {
 	Env []string
 	// Dir is the working directory; "" means the gateway's own.
 	Dir string
+	// Confinement is what the process may not do; nil leaves it what the
+	// gateway may.
+	Confinement *confine.Confinement
 
 	// background leaves GATECREW_INSTANCE away: what the program leaves
 	// behind may outlive the gateway.

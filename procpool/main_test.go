@@ -35,6 +35,8 @@ func TestMain(m *testing.M) {
 		workerMain()
 	case "gateway":
 		gatewayMain()
+	case "confined gateway":
+		confinedGatewayMain()
 	case "orphans":
 		orphansMain()
 	case "eater":

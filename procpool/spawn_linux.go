@@ -1,7 +1,9 @@
 package procpool
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"runtime"
 	"strconv"
@@ -10,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"gatecrew/procpool/confine"
 )
 
 // spawnJob is one process for the spawner to start.
@@ -73,20 +77,64 @@ func spawn(c Command, files ...uintptr) (*child, error) {
 		mark = newMark()
 		env = append(env[:len(env):len(env)], instanceVar+"="+mark)
 	}
+	begin := spawnFree
+	if c.Confinement != nil {
+		begin = spawnConfined
+	}
 	for delay := time.Millisecond; ; delay *= 2 {
-		pidfd := -1
-		ch, err := children.start(c, &syscall.ProcAttr{
-			Dir: c.Dir, Env: env, Files: files,
-			Sys: &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL, PidFD: &pidfd},
-		})
+		ch, err := begin(c, env, files)
 		switch {
 		case err == nil:
 			ch.mark = mark
 			return ch, nil
-		case err != syscall.ETXTBSY || delay > 128*time.Millisecond:
-			return nil, fmt.Errorf("procpool: %w: %w", ErrStart, &os.PathError{Op: "exec", Path: c.Path, Err: err})
+		case !errors.Is(err, syscall.ETXTBSY) || delay > 128*time.Millisecond:
+			return nil, fmt.Errorf("procpool: %w: %w", ErrStart, err)
 		}
 		time.Sleep(delay)
+	}
+}
+
+// spawnFree starts a process that has the gateway's rights.
+func spawnFree(c Command, env []string, files []uintptr) (*child, error) {
+	ch, err := children.start(c, childAttr(env, c.Dir, files))
+	if err != nil {
+		return nil, &os.PathError{Op: "exec", Path: c.Path, Err: err}
+	}
+	return ch, nil
+}
+
+// spawnConfined starts this program's own file, which confines itself and
+// becomes the command or says why it can't.
+func spawnConfined(c Command, env []string, files []uintptr) (*child, error) {
+	ours, theirs, err := pipe(true)
+	if err != nil {
+		return nil, err
+	}
+	defer ours.Close()
+	stage := Command{Path: "/proc/self/exe", Argv: c.Confinement.Args(c.Path, c.Argv, c.Dir, os.Getpid(), len(files))}
+	ch, err := children.start(stage, childAttr(env, "", append(files[:len(files):len(files)], uintptr(theirs))))
+	_ = unix.Close(theirs)
+	if err != nil {
+		return nil, &os.PathError{Op: "exec", Path: c.Path, Err: err}
+	}
+	// The end comes when the process has become the command, or has ended.
+	report, err := io.ReadAll(ours)
+	if failure := confine.ParseReport(report); err == nil && failure != nil {
+		err = failure
+	}
+	if err != nil {
+		ch.signal(syscall.SIGKILL)
+		<-ch.exited
+		ch.reap(false)
+		return nil, err
+	}
+	return ch, nil
+}
+
+func childAttr(env []string, dir string, files []uintptr) *syscall.ProcAttr {
+	return &syscall.ProcAttr{
+		Dir: dir, Env: env, Files: files,
+		Sys: &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL, PidFD: new(-1)},
 	}
 }
 
