@@ -80,7 +80,7 @@ func status(t *testing.T, c *confine.Confinement) map[string]string {
 // What isn't asked for stays as it is without confinement.
 func TestConfinedOtherwiseUnchanged(t *testing.T) {
 	const report = `cat /proc/self/status | grep -E '^(Uid|Gid|Groups|Umask|Sig|Shd|Cap|NoNewPrivs|Seccomp|CoreDumping)' | grep -v SigQ
-		ulimit -a; ulimit -Ha; nice; pwd; env | sort; readlink /proc/self/root; set -- $(cat /proc/$$/stat); echo session $6; [ $5 = $$ ] && echo leader`
+		ulimit -a; ulimit -Ha; nice; pwd; env | grep -v INSTANCE | sort; readlink /proc/self/root; set -- $(cat /proc/$$/stat); echo session $6; [ $5 = $$ ] && echo leader`
 	// Go raises this one for itself.
 	var files syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {
