@@ -45,6 +45,16 @@ func (c *child) signal(sig syscall.Signal) {
 	}
 }
 
+// signalLeader sends sig to the process itself and not to what it has started.
+// It does nothing when it has been reaped.
+func (c *child) signalLeader(sig syscall.Signal) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.reaped {
+		_ = unix.Kill(c.pid, sig)
+	}
+}
+
 // reap collects an exited process, after KILL to what is left of its group
 // unless spare is set. To be called once, after exited was closed.
 func (c *child) reap(spare bool) Exit {

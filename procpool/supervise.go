@@ -31,16 +31,7 @@ func (p *Pool) own() {
 			p.zygotes.Wait()
 			return
 		}
-		var due <-chan time.Time
-		stop := func() {}
-		if !s.next.IsZero() {
-			due, stop = p.clk.at(s.next)
-		}
-		select {
-		case <-p.wake:
-		case <-due:
-		}
-		stop()
+		s.wait(p.clk, p.wake)
 	}
 }
 
@@ -64,6 +55,20 @@ func (s *survey) due(t time.Time) bool {
 		s.next = t
 	}
 	return false
+}
+
+// wait returns when it is time to look again.
+func (s *survey) wait(clk clock, wake <-chan struct{}) {
+	var due <-chan time.Time
+	if !s.next.IsZero() {
+		var stop func()
+		due, stop = clk.at(s.next)
+		defer stop()
+	}
+	select {
+	case <-wake:
+	case <-due:
+	}
 }
 
 func (p *Pool) look() survey {

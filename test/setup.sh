@@ -24,6 +24,7 @@ packages() {
 	perl -MFCGI -e 1 2>/dev/null                         || echo libfcgi-perl
 	command -v php-cgi >/dev/null                        || echo php-cgi
 	ls /usr/sbin/php-fpm* >/dev/null 2>&1                || echo php-fpm
+	command -v redis-server >/dev/null                   || echo redis-server
 }
 
 # run_as_root runs a command as root, or returns 1 where that is impossible.
