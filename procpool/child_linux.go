@@ -25,7 +25,7 @@ type child struct {
 	// signal is sent after, or during, the reaping.
 	mu     sync.Mutex
 	reaped bool
-	ended  bool        // it was told to end, or killed
+	ended  bool        // it was told to end, or killed: strays end with it
 	family []processID // then: its descendants beyond the group
 }
 
@@ -45,14 +45,24 @@ func (c *child) signal(sig syscall.Signal) {
 	}
 }
 
-// signalLeader sends sig to the process itself and not to what it has started.
-// It does nothing when it has been reaped.
-func (c *child) signalLeader(sig syscall.Signal) {
+// tellLeader sends sig, which asks for its end, to the process itself and not to
+// what it has started. It does nothing when it has been reaped.
+func (c *child) tellLeader(sig syscall.Signal) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.reaped {
+		c.ended = true
+		c.noteFamily(0)
 		_ = unix.Kill(c.pid, sig)
 	}
+}
+
+// endWhole has what left the group end with the process, also when that ends by
+// itself and in peace.
+func (c *child) endWhole() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ended = true
 }
 
 // reap collects an exited process, after KILL to what is left of its group

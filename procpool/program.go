@@ -26,7 +26,7 @@ type Program struct {
 	Ready func(ctx context.Context) error
 	// Restart says what becomes of it when it has ended by itself. The zero
 	// value is RestartAlways.
-	Restart Restart
+	Restart RestartPolicy
 	// StartTimeout is how long it may take to be up; then it is stopped, and
 	// counts as one that failed. It is also how long others wait for it.
 	// 0 means a minute.
@@ -39,13 +39,13 @@ type Program struct {
 	StopTimeout time.Duration
 }
 
-// Restart says what becomes of a program that has ended by itself.
-type Restart uint8
+// RestartPolicy says what becomes of a program that has ended by itself.
+type RestartPolicy uint8
 
 const (
-	RestartAlways    Restart = iota // it is started again
-	RestartOnFailure                // it is started again unless its exit status was 0
-	RestartNever                    // it is left
+	RestartAlways    RestartPolicy = iota // it is started again
+	RestartOnFailure                      // it is started again unless its exit status was 0
+	RestartNever                          // it is left
 )
 
 // ProgramState is where a program is in its life.

@@ -26,6 +26,7 @@ func (ps *Programs) run(p *program) {
 	asking.Go(func() { ps.askReady(ctx, p) })
 	<-p.child.exited
 	cancel()
+	p.child.endWhole() // the next start finds nothing of this one in its way
 	exit := p.child.reap(false)
 	asking.Wait()
 	output.finish()
@@ -55,7 +56,7 @@ func (ps *Programs) startProgram(p *program, line func(stream string, line []byt
 	ps.poke()
 	ps.mu.Unlock()
 	if told {
-		ch.signalLeader(p.StopSignal)
+		ch.tellLeader(p.StopSignal)
 	}
 	if killed {
 		ch.signal(syscall.SIGKILL)

@@ -183,7 +183,7 @@ func TestProgramsStartAndStopInOrder(t *testing.T) {
 
 func TestProgramsRestart(t *testing.T) {
 	for _, c := range []struct {
-		restart Restart
+		restart RestartPolicy
 		end     string
 		state   ProgramState
 		exit    string

@@ -149,7 +149,7 @@ func (ps *Programs) stop(s *survey, p *program) {
 	if child == nil {
 		return // being started: run sees the state
 	}
-	s.do(func() { child.signalLeader(p.StopSignal) })
+	s.do(func() { child.tellLeader(p.StopSignal) })
 }
 
 // kill ends p's process group.
