@@ -13,8 +13,17 @@ type clock struct {
 	// at returns a channel that receives once, when t has come, and a
 	// function that gives the timer up.
 	at func(t time.Time) (<-chan time.Time, func())
+	// alarm returns a timer that is not set and runs f, in a goroutine of its
+	// own, each time that it goes off.
+	alarm func(f func()) alarm
 	// random returns a number in [0, 1).
 	random func() float64
+}
+
+// alarm is what a *time.Timer is.
+type alarm interface {
+	Reset(d time.Duration) bool
+	Stop() bool
 }
 
 var realClock = clock{
@@ -22,6 +31,11 @@ var realClock = clock{
 	at: func(t time.Time) (<-chan time.Time, func()) {
 		timer := time.NewTimer(time.Until(t))
 		return timer.C, func() { timer.Stop() }
+	},
+	alarm: func(f func()) alarm {
+		t := time.AfterFunc(time.Hour, f)
+		t.Stop()
+		return t
 	},
 	random: rand.Float64,
 }

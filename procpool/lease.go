@@ -19,8 +19,8 @@ type Lease struct {
 }
 
 // Lease takes a slot of the least busy ready worker, or waits in the queue for
-// one. It fails with a *QueueError, with ErrClosed, or with ctx's cause; a nil
-// error obliges to Release.
+// one, behind those of higher priority. It fails with a *QueueError, with
+// ErrClosed, or with ctx's cause; a nil error obliges to Release.
 func (p *Pool) Lease(ctx context.Context, priority Priority) (*Lease, error) {
 	p.mu.Lock()
 	if p.phase != running {
@@ -31,6 +31,7 @@ func (p *Pool) Lease(ctx context.Context, priority Priority) (*Lease, error) {
 	if p.queue.len() == 0 {
 		now := p.clk.now()
 		if w := p.pick(now); w != nil {
+			p.queue.passed()
 			l := p.assign(w, now)
 			p.mu.Unlock()
 			return l, nil
@@ -40,7 +41,7 @@ func (p *Pool) Lease(ctx context.Context, priority Priority) (*Lease, error) {
 		p.mu.Unlock()
 		return nil, err
 	}
-	waiter, err := p.queue.join(priority)
+	waiter, err := p.queue.join(ctx, priority)
 	if err == nil && p.queue.len() == 1 && p.target < p.max {
 		p.poke() // to see whether to grow
 	}
@@ -48,14 +49,15 @@ func (p *Pool) Lease(ctx context.Context, priority Priority) (*Lease, error) {
 	if err != nil {
 		return nil, err
 	}
-	return p.queue.wait(ctx, waiter, func(err error) {
+	l, err := p.queue.wait(waiter)
+	if err != nil {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		p.queue.leave(waiter, err)
 		if p.phase == draining && p.queue.len() == 0 {
 			p.poke()
 		}
-	})
+	}
+	return l, err
 }
 
 // pick returns the ready worker with the fewest requests, the oldest of equals
@@ -99,12 +101,16 @@ func (p *Pool) assign(w *worker, now time.Time) *Lease {
 
 // dispatch gives free slots to those who wait.
 func (p *Pool) dispatch(now time.Time) {
-	for p.queue.len() > 0 {
+	for {
+		waiter := p.queue.first()
+		if waiter == nil {
+			return
+		}
 		w := p.pick(now)
 		if w == nil {
 			return
 		}
-		p.queue.serve(p.assign(w, now))
+		p.queue.serve(waiter, p.assign(w, now), now)
 	}
 }
 
@@ -114,8 +120,8 @@ func (l *Lease) Session() Session { return l.w.session }
 // Worker names the worker.
 func (l *Lease) Worker() WorkerInfo { return l.w.info }
 
-// Release gives the slot back, to the one who has waited longest. Further calls
-// do nothing.
+// Release gives the slot back, to the one whose turn it is. Further calls do
+// nothing.
 func (l *Lease) Release() {
 	p, w := l.pool, l.w
 	p.mu.Lock()

@@ -7,7 +7,7 @@ import (
 )
 
 // Limiter bounds how many do something at once, with a bounded queue before
-// it that is served in order.
+// it like a Pool's.
 type Limiter struct {
 	max int
 
@@ -21,8 +21,8 @@ type Limiter struct {
 
 // LimiterStats is a Limiter at one moment.
 type LimiterStats struct {
-	Max, InUse, Queued       int
-	QueueFull, QueueTimeouts uint64 // refusals since the start
+	Max, InUse, Queued int
+	Queue              QueueStats
 }
 
 // NewLimiter returns a Limiter of max slots, at least one. A queueLength of
@@ -34,7 +34,9 @@ func NewLimiter(name string, max int, queueLength int, queueTimeout time.Duratio
 
 func newLimiter(name string, slots, queueLength int, queueTimeout time.Duration, clk clock) *Limiter {
 	queueLength, queueTimeout = queueDefaults(queueLength, queueTimeout)
-	return &Limiter{max: max(1, slots), queue: newWaitQueue[struct{}](name, queueLength, queueTimeout, clk)}
+	l := &Limiter{max: max(1, slots)}
+	l.queue = newWaitQueue[struct{}](name, queueLength, queueTimeout, clk, &l.mu)
+	return l
 }
 
 // Acquire takes a slot, waiting in the queue for one. It fails with a
@@ -48,28 +50,25 @@ func (l *Limiter) Acquire(ctx context.Context) error {
 	}
 	if l.inUse < l.max {
 		l.inUse++
+		l.queue.passed()
 		l.mu.Unlock()
 		return nil
 	}
-	w, err := l.queue.join(Normal)
+	w, err := l.queue.join(ctx, Normal)
 	l.mu.Unlock()
 	if err != nil {
 		return err
 	}
-	_, err = l.queue.wait(ctx, w, func(err error) {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.queue.leave(w, err)
-	})
+	_, err = l.queue.wait(w)
 	return err
 }
 
-// Release gives a slot back, to the one who has waited longest.
+// Release gives a slot back, to the one whose turn it is.
 func (l *Limiter) Release() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.queue.len() > 0 {
-		l.queue.serve(struct{}{})
+	if w := l.queue.first(); w != nil {
+		l.queue.serve(w, struct{}{}, l.queue.clk.now())
 		return
 	}
 	l.inUse--
@@ -88,8 +87,5 @@ func (l *Limiter) Close() {
 func (l *Limiter) Stats() LimiterStats {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return LimiterStats{
-		Max: l.max, InUse: l.inUse, Queued: l.queue.len(),
-		QueueFull: l.queue.full, QueueTimeouts: l.queue.timedOut,
-	}
+	return LimiterStats{Max: l.max, InUse: l.inUse, Queued: l.queue.len(), Queue: l.queue.snapshot()}
 }

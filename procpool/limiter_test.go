@@ -49,7 +49,7 @@ func TestLimiterBounds(t *testing.T) {
 	if err := l.Acquire(t.Context()); !errors.Is(err, ErrQueueFull) || !errors.As(err, &refused) {
 		t.Fatalf("second in a queue of one: %v", err)
 	}
-	if refused.RetryAfter != 3*time.Second || refused.Name != "cgi" || refused.Length != 1 {
+	if refused.RetryAfter != time.Second || refused.Name != "cgi" || refused.Length != 1 {
 		t.Errorf("refusal %+v", refused)
 	}
 	var err error
@@ -65,7 +65,7 @@ func TestLimiterBounds(t *testing.T) {
 	if !errors.Is(err, ErrQueueTimeout) || !errors.As(err, &refused) || refused.Waited < 2500*time.Millisecond {
 		t.Errorf("after the deadline: %v", err)
 	}
-	if s := l.Stats(); s.QueueFull != 1 || s.QueueTimeouts != 1 || s.Queued != 0 || s.InUse != 1 {
+	if s := l.Stats(); s.Queue.Full != 1 || s.Queue.TimedOut != 1 || s.Queued != 0 || s.InUse != 1 {
 		t.Errorf("stats %+v", s)
 	}
 }

@@ -289,6 +289,7 @@ type fakeClock struct {
 	mu     sync.Mutex
 	at     time.Time
 	timers map[chan time.Time]time.Time
+	alarms []*fakeAlarm
 }
 
 func newFakeClock() *fakeClock {
@@ -296,7 +297,7 @@ func newFakeClock() *fakeClock {
 }
 
 func (f *fakeClock) clock() *clock {
-	return &clock{now: f.now, at: f.timer, random: func() float64 { return 0 }}
+	return &clock{now: f.now, at: f.timer, alarm: f.alarm, random: func() float64 { return 0 }}
 }
 
 func (f *fakeClock) now() time.Time {
@@ -325,10 +326,47 @@ func (f *fakeClock) advance(d time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.at = f.at.Add(d)
+	for _, a := range f.alarms {
+		if !a.due.IsZero() && !a.due.After(f.at) {
+			a.due = time.Time{}
+			go a.run()
+		}
+	}
 	for c, at := range f.timers {
 		if !at.After(f.at) {
 			delete(f.timers, c)
 			c <- f.at
 		}
 	}
+}
+
+func (f *fakeClock) alarm(run func()) alarm {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	a := &fakeAlarm{clock: f, run: run}
+	f.alarms = append(f.alarms, a)
+	return a
+}
+
+// fakeAlarm is a timer of a fakeClock.
+type fakeAlarm struct {
+	clock *fakeClock
+	run   func()
+	due   time.Time // zero when it is not set
+}
+
+func (a *fakeAlarm) Reset(d time.Duration) bool {
+	a.clock.mu.Lock()
+	defer a.clock.mu.Unlock()
+	was := !a.due.IsZero()
+	a.due = a.clock.at.Add(d)
+	return was
+}
+
+func (a *fakeAlarm) Stop() bool {
+	a.clock.mu.Lock()
+	defer a.clock.mu.Unlock()
+	was := !a.due.IsZero()
+	a.due = time.Time{}
+	return was
 }

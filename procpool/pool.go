@@ -51,10 +51,11 @@ type Config struct {
 	// 60 s.
 	IdleTimeout time.Duration
 
-	// QueueLength is how many leases may wait. 0 means 100, a negative
-	// number that none does.
+	// QueueLength is how many leases may wait, besides a few of high
+	// priority. 0 means 100, a negative number that none does.
 	QueueLength int
-	// QueueTimeout is how long each may wait. 0 means 10 s.
+	// QueueTimeout is how long each may wait while the queue is not
+	// overloaded. 0 means 10 s.
 	QueueTimeout time.Duration
 
 	// MaxRequests is after how many requests a worker is replaced, plus a
@@ -256,15 +257,16 @@ func New(cfg Config) (*Pool, error) {
 		}
 	}
 	first := &generation{number: 1, command: cfg.Command}
-	return &Pool{
+	p := &Pool{
 		cfg: cfg, log: log, clk: clk,
 		wake: make(chan struct{}, 1), ready: make(chan struct{}), failed: make(chan struct{}), done: make(chan struct{}),
-		queue: newWaitQueue[*Lease](cfg.Name, cfg.QueueLength, cfg.QueueTimeout, clk),
-		gen:   first, gens: []*generation{first}, restart: Restart{Generation: 1, State: RestartNone},
+		gen: first, gens: []*generation{first}, restart: Restart{Generation: 1, State: RestartNone},
 		min: cfg.Min, max: cfg.Max, target: cfg.Min,
 		memory:   memoryWatch{stir: make(chan struct{}, 1)},
 		lastExit: make(map[int]string),
-	}, nil
+	}
+	p.queue = newWaitQueue[*Lease](cfg.Name, cfg.QueueLength, cfg.QueueTimeout, clk, &p.mu)
+	return p, nil
 }
 
 // Start begins to start workers. It does not wait for them.

@@ -27,8 +27,11 @@ type Stats struct {
 	RetryIn time.Duration
 	// States counts the workers by State.
 	States [stateCount]int
-	// Queued is how many leases wait, of at most QueueLength.
+	// Queued is how many leases wait, of at most QueueLength and a few of high
+	// priority.
 	Queued, QueueLength int
+	// Queue is how the queue has served so far.
+	Queue QueueStats
 	// OldestWait is how long the first of them has waited.
 	OldestWait time.Duration
 	// Restart is the last restart.
@@ -41,8 +44,6 @@ type Stats struct {
 // Totals count since the pool was made.
 type Totals struct {
 	Requests         uint64 // leases given
-	QueueFull        uint64 // leases refused at once
-	QueueTimeouts    uint64 // leases refused after waiting
 	Started          uint64 // workers
 	Deaths           uint64 // workers that ended unasked, or never became ready
 	RecycledRequests uint64 // workers replaced after MaxRequests
@@ -95,7 +96,7 @@ func (p *Pool) Stats() Stats {
 	now := p.clk.now()
 	s := Stats{
 		Name: p.cfg.Name, Min: p.min, Max: p.max, Target: p.target,
-		Queued: p.queue.len(), QueueLength: p.cfg.QueueLength,
+		Queued: p.queue.len(), QueueLength: p.cfg.QueueLength, Queue: p.queue.snapshot(),
 		State: p.state(now), Live: p.live(now), RetryIn: p.backoff.wait(now),
 		Restart: p.restart, Totals: p.totals,
 	}
@@ -103,7 +104,6 @@ func (p *Pool) Stats() Stats {
 	case PoolDegraded, PoolDown:
 		s.Reason = p.trouble
 	}
-	s.Totals.QueueFull, s.Totals.QueueTimeouts = p.queue.full, p.queue.timedOut
 	if since := p.queue.oldest(); !since.IsZero() {
 		s.OldestWait = now.Sub(since)
 	}

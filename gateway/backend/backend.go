@@ -29,10 +29,11 @@ type Answerer interface{ Answerer() string }
 // admission turns the errors of waiting for a place into the gateway's.
 func admission(err error) error {
 	kind := protocol.Unavailable
+	var refused *procpool.QueueError
 	switch {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		kind = protocol.ClientGone
-	case errors.Is(err, procpool.ErrQueueFull), errors.Is(err, procpool.ErrQueueTimeout), errors.Is(err, procpool.ErrClosed):
+	case errors.As(err, &refused), errors.Is(err, procpool.ErrClosed):
 		kind = protocol.Overloaded
 	case errors.Is(err, syscall.E2BIG):
 		kind = protocol.Refused // the kernel's limit depends on the stack's

@@ -6,9 +6,11 @@ import (
 	"io/fs"
 	"net/http"
 	"strconv"
+	"time"
 
 	"gatecrew/gateway/spool"
 	"gatecrew/gateway/static"
+	"gatecrew/procpool"
 	"gatecrew/protocol"
 	"gatecrew/protocol/cgi"
 )
@@ -74,6 +76,10 @@ func failureOf(err error) *failure {
 	}
 	if f, ok := byKind[protocol.KindOf(err)]; ok {
 		f.cause = err
+		var refused *procpool.QueueError
+		if errors.As(err, &refused) {
+			f.retryAfter = int((refused.RetryAfter + time.Second - 1) / time.Second)
+		}
 		return &f
 	}
 	for i := range byError {
