@@ -3,6 +3,7 @@ package procpool
 import (
 	"context"
 	"errors"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -106,7 +107,7 @@ func TestWaitHistogram(t *testing.T) {
 	}
 }
 
-// What a request costs the pool: no slot free, so that it waits for one.
+// What it costs to wait for a slot.
 func BenchmarkLimiterHandOver(b *testing.B) {
 	l := NewLimiter("bench", 1, 1000, time.Minute)
 	b.ReportAllocs()
@@ -117,6 +118,7 @@ func BenchmarkLimiterHandOver(b *testing.B) {
 				b.Error(err)
 				return
 			}
+			runtime.Gosched() // so that the others come to wait
 			l.Release()
 		}
 	})
