@@ -133,7 +133,7 @@ func (s *simulation) settle() {
 }
 
 // since returns what became of the requests of a priority that arrived since t.
-func (s *simulation) since(t time.Duration, priority Priority) (o outcome) {
+func (s *simulation) since(t time.Duration, priority Priority) (o waits) {
 	for _, a := range s.arrivals {
 		switch {
 		case a.at < t || a.priority != priority || !a.settled:
@@ -148,8 +148,8 @@ func (s *simulation) since(t time.Duration, priority Priority) (o outcome) {
 	return o
 }
 
-// outcome has how long requests waited, in order.
-type outcome struct{ served, refused []time.Duration }
+// waits are how long requests waited, sorted.
+type waits struct{ served, refused []time.Duration }
 
 func quantile(sorted []time.Duration, q float64) time.Duration {
 	if len(sorted) == 0 {

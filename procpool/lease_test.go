@@ -25,7 +25,7 @@ func busyPool(tb testing.TB, workers int) *Pool {
 	}
 	now := p.clk.now()
 	for i := range workers {
-		w := p.newWorker(now)
+		w := p.newWorker(p.gen, now)
 		w.session, w.capacity, w.aheadMax, w.state = idleSession{make(chan struct{})}, 1, 31, Ready
 		p.workers = append(p.workers, w)
 		if i < workers-1 {
