@@ -16,7 +16,7 @@ import sys
 import threading
 import traceback
 
-from gatecrew_worker import _control
+from gatecrew_worker import _control, _modules
 from gatecrew_worker._loader import LoadError, load_wsgi
 from gatecrew_worker._records import ProtocolError
 from gatecrew_worker._threads import Loop
@@ -54,6 +54,7 @@ def _parse(argv):
         help="where the application is mounted: SCRIPT_NAME of the requests that come without one",
     )
     parser.add_argument("--preload", action="store_true", help="fork workers from this process, as the gateway asks on descriptor 3")
+    parser.add_argument("--report-modules", action="store_true", help="tell the gateway which files were imported")
     options = parser.parse_args(argv)
     if options.root_path.strip("/") and not options.root_path.startswith("/"):
         parser.error("argument --root-path: %r does not begin with a slash" % options.root_path)
@@ -86,11 +87,20 @@ def main(argv):
               file=sys.stderr)
         return EXIT_FAILED
     sys.path.insert(0, os.path.abspath(options.app_dir or os.getcwd()))
+    report = None
+    if options.report_modules and not options.preload and control is not None:
+        report = _modules.Report(control)
+        report.expect(options.app)
     try:
         app = load_wsgi(options.app)
     except LoadError as exc:
         print(exc, file=sys.stderr)
+        if report is not None:
+            report.tell(exc)
         return EXIT_NOT_LOADED
+    if report is not None:
+        report.tell()
+        report.follow()
     if options.preload:
         descriptors = zygote.serve()
         if descriptors is None:
