@@ -39,14 +39,23 @@ func TestMain(m *testing.M) {
 		confinedGatewayMain()
 	case "orphans":
 		orphansMain()
+	case "zygote":
+		zygoteMain()
+	case "between":
+		betweenMain()
+	case "reaper":
+		if err := BecomeReaper(); err != nil {
+			panic(err)
+		}
 	case "eater":
 		eaterMain()
 	case "strays":
 		straysMain()
 	}
+	from := goleak.IgnoreCurrent()
 	code := m.Run()
 	// The spawner and the guard's keeper live as long as the process does.
-	if err := goleak.Find(
+	if err := goleak.Find(from,
 		goleak.IgnoreAnyFunction("gatecrew/procpool.spawnAll"),
 		goleak.IgnoreAnyFunction("gatecrew/procpool.(*guardKeeper).attend"),
 		goleak.IgnoreAnyFunction("gatecrew/procpool.(*child).watch"),
