@@ -207,7 +207,7 @@ func (p *Pool) needed(g *generation) bool {
 	return false
 }
 
-// closeGenerations closes all, when the pool has ended.
+// closeGenerations closes all, when the pool has ended, and waits for their end.
 func (p *Pool) closeGenerations() {
 	p.mu.Lock()
 	gens := p.gens
@@ -216,6 +216,7 @@ func (p *Pool) closeGenerations() {
 	for _, g := range gens {
 		g.close()
 	}
+	p.zygotes.Wait()
 }
 
 // Error says what was wrong, in one line.

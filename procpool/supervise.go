@@ -27,8 +27,6 @@ func (p *Pool) own() {
 		p.acting = time.Time{}
 		p.mu.Unlock()
 		if s.finished {
-			p.gen.close()
-			p.zygotes.Wait()
 			return
 		}
 		s.wait(p.clk, p.wake)

@@ -119,9 +119,14 @@ func zygotePool(t *testing.T, zygote, worker string, cfg Config) *Pool {
 	}
 	t.Parallel()
 	cfg.Preload = true
-	cfg.Command = testWorker(t, worker, "ZYGOTE="+zygote)
-	cfg.Command.Env[slices.Index(cfg.Command.Env, roleVar+"=worker")] = roleVar + "=zygote"
+	cfg.Command = zygoteCommand(t, zygote, worker)
 	return newPool(t, cfg)
+}
+
+func zygoteCommand(t *testing.T, zygote, worker string) Command {
+	c := testWorker(t, worker, "ZYGOTE="+zygote)
+	c.Env[slices.Index(c.Env, roleVar+"=worker")] = roleVar + "=zygote"
+	return c
 }
 
 func (k *zygoteKeeper) pid() int {
@@ -263,4 +268,53 @@ func TestZygoteEndsWithItsGeneration(t *testing.T) {
 	if _, err := p.preloaded(context.Background(), p.gen); !errors.Is(err, ErrClosed) {
 		t.Errorf("a worker of a generation that has ended: %v", err)
 	}
+}
+
+// Until a restart has succeeded the generation of before keeps its zygote, so that
+// its workers can be replaced.
+func TestZygoteOfEachGeneration(t *testing.T) {
+	p := zygotePool(t, "", "", Config{Min: 2, Max: 2})
+	eventually(t, "two workers", func() bool { return len(p.readyWorkers()) == 2 })
+	old := p.gen.zygotes.pid()
+
+	broken := zygoteCommand(t, "fail", "")
+	r := <-p.Restart(&broken)
+	var f *StartFailure
+	if r.State != RestartFailed || !errors.As(r.Err, &f) || f.Exit.Code != 4 || !slices.Equal(f.Output, []string{"no application"}) {
+		t.Fatalf("a restart with what can't be loaded: %+v", r)
+	}
+	victim := p.readyWorkers()[0]
+	_ = unix.Kill(victim, unix.SIGKILL)
+	eventually(t, "another worker", func() bool {
+		pids := p.readyWorkers()
+		return len(pids) == 2 && !slices.Contains(pids, victim)
+	})
+	if pid := p.zygotePIDs(); !slices.Equal(pid, []int{old}) {
+		t.Errorf("the zygotes are %v, want %d alone", pid, old)
+	}
+
+	if r := <-p.Restart(nil); r.State != RestartDone {
+		t.Fatalf("a restart: %+v", r)
+	}
+	eventually(t, "the new zygote alone", func() bool {
+		pids := p.zygotePIDs()
+		return len(pids) == 1 && pids[0] != old && syscall.Kill(old, 0) == syscall.ESRCH
+	})
+
+	hanging := zygoteCommand(t, "hang", "")
+	p.Restart(&hanging)
+	eventually(t, "a zygote that hangs", func() bool { return len(p.zygotePIDs()) == 2 })
+}
+
+// zygotePIDs are those of all generations.
+func (p *Pool) zygotePIDs() (pids []int) {
+	p.mu.Lock()
+	gens := slices.Clone(p.gens)
+	p.mu.Unlock()
+	for _, g := range gens {
+		if pid := g.zygotes.pid(); pid != 0 {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
 }
