@@ -134,7 +134,7 @@ func (a *applications) awaitReady(ctx context.Context, failFast bool) error {
 		case <-p.Failed():
 			f := p.Failure()
 			if failFast {
-				return bootError(name, f)
+				return bootError(name, f, a.log.Core().Enabled(zap.InfoLevel))
 			}
 			a.log.Error("pool has no worker yet; it is served as soon as it has one", zap.String("pool", name), zap.Error(f.Err))
 		}

@@ -28,14 +28,19 @@ func (e *startError) Unwrap() error { return e.err }
 // ExitCode is the exit status of the process.
 func (e *startError) ExitCode() int { return e.code }
 
-// bootError makes the error for a pool that has no worker.
-func bootError(pool string, f *procpool.StartFailure) error {
+// bootError makes the error for a pool that has no worker. logged says that
+// the log has what the worker wrote, which is not repeated then.
+func bootError(pool string, f *procpool.StartFailure, logged bool) error {
 	code, what := exitBootFailed, "no worker of pool %s could start: %w"
 	if f.Exit.Code == exitAppFailed {
 		code, what = exitAppFailed, "the application of pool %s could not be loaded: %w"
 	}
 	err := fmt.Errorf(what, pool, f.Err)
-	if len(f.Output) > 0 {
+	switch {
+	case len(f.Output) == 0:
+	case logged:
+		err = fmt.Errorf("%w; what it said about that is in the log above", err)
+	default:
 		err = fmt.Errorf("%w\n\n%s", err, strings.Join(f.Output, "\n"))
 	}
 	return &startError{code: code, err: err}

@@ -3,6 +3,7 @@ package procpool
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -107,10 +108,10 @@ func (p *Pool) live(now time.Time) bool {
 }
 
 // Reason is the last line that the worker wrote, the end of a traceback as a
-// rule; without one it is Err.
+// rule; indented lines only add to another. Without one it is Err.
 func (f *StartFailure) Reason() string {
-	for i := len(f.Output) - 1; i >= 0; i-- {
-		if line := strings.TrimSpace(f.Output[i]); line != "" {
+	for _, line := range slices.Backward(f.Output) {
+		if line = strings.TrimRight(line, " \t"); line != "" && line[0] != ' ' && line[0] != '\t' {
 			return line
 		}
 	}
