@@ -1,7 +1,9 @@
 """The gateway's side of the wire, for tests: a real worker process on a
 socket pair, and a client that says and checks every record."""
 
+import array
 import os
+import signal
 import socket
 import struct
 import subprocess
@@ -71,15 +73,7 @@ class Worker:
 
     def __init__(self, app="applications:checked", *args, threads=1, window=131072, cwd=APPS, ready=True, env=None, control=False):
         near, far = socket.socketpair()
-        near.settimeout(DEADLINE)
-        self.sock = near
-        self.window = window
-        self.values = {}
-        self._control = None
-        self.answers = {}
-        self.granted_input = {}
-        self._unread = b""
-        self._log = tempfile.TemporaryFile()
+        self._meet(near, window)
         given = {3: far.detach()}
         if control:
             given[4], self._control = (end.detach() for end in socket.socketpair())
@@ -94,6 +88,17 @@ class Worker:
             os.close(fd)
         if ready and window:
             self.negotiate()
+
+    def _meet(self, sock, window):
+        sock.settimeout(DEADLINE)
+        self.sock = sock
+        self.window = window
+        self.values = {}
+        self._control = None
+        self.answers = {}
+        self.granted_input = {}
+        self._unread = b""
+        self._log = tempfile.TemporaryFile()
 
     def __enter__(self):
         return self
@@ -251,6 +256,82 @@ class Worker:
         """A whole exchange."""
         self.begin(request_id, path=path, **more)
         return self.answer(request_id)
+
+
+class Forked(Worker):
+    """A worker that a Zygote has forked."""
+
+    def __init__(self, zygote, name):
+        near, far = socket.socketpair()
+        self._meet(near, 131072)
+        control, self._control = (end.detach() for end in socket.socketpair())
+        descriptors = [self._log.fileno(), self._log.fileno(), far.fileno(), control]
+        self.pid = int(zygote.ask(b"GATECREW_WORKER=" + name.encode(), descriptors))
+        far.close()
+        os.close(control)
+        self.negotiate()
+
+    def __exit__(self, *_):
+        self.sock.close()
+        self.close_control()
+        self.wait()
+        self._log.close()
+
+    def wait(self):
+        """Waits until the process has ended, which is not a child of this one."""
+        deadline = time.monotonic() + DEADLINE
+        while self.alive():
+            if time.monotonic() > deadline:
+                os.kill(self.pid, signal.SIGKILL)
+                raise AssertionError("the worker does not end\n" + self.log)
+            time.sleep(0.005)
+
+    def alive(self):
+        try:
+            with open("/proc/%d/stat" % self.pid) as f:
+                return f.read().rpartition(")")[2].split()[0] != "Z"
+        except OSError:
+            return False
+
+
+class Zygote:
+    """A process that has loaded an application and forks the workers."""
+
+    def __init__(self, app):
+        self.sock, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.sock.settimeout(DEADLINE)
+        self._log = tempfile.TemporaryFile()
+        self.process = subprocess.Popen(
+            [sys.executable, "-S", "-E", "-W", "error", os.path.join(SCRIPTS, "gatecrew_worker"), app, "--preload"],
+            stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, cwd=APPS,
+            pass_fds=[3], preexec_fn=lambda: os.dup2(far.fileno(), 3))
+        far.close()
+
+    log = Worker.log
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.sock.close()
+        try:
+            self.process.wait(DEADLINE)
+        finally:
+            self.process.kill()
+            self.process.wait()
+            self._log.close()
+
+    def hear(self):
+        return self.sock.recv(1 << 16)
+
+    def ask(self, text, descriptors):
+        """Asks for a worker; returns the answer."""
+        rights = array.array("i", descriptors).tobytes()
+        self.sock.sendmsg([text], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+        return self.hear()
+
+    def fork(self, name="web/1"):
+        return Forked(self, name)
 
 
 class Busy:
