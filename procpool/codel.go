@@ -23,9 +23,11 @@ import "time"
 // something to gain.
 type codel struct {
 	timeout time.Duration // of the queue
+	turned  func()        // runs when an overload begins or ends; may be nil
 
 	gap      time.Duration // moving average of the time from one served to the next while others wait
 	gapSince time.Time     // when the present gap began
+	gaps     time.Duration // how many were measured, up to gapWeight
 
 	began  time.Time // when the present interval did
 	low    int       // the least that waited in it
@@ -69,7 +71,7 @@ func (c *codel) arrived(waiting int, now time.Time) bool {
 	if !standing || !c.since.IsZero() {
 		return false
 	}
-	c.since = now
+	c.turn(now)
 	return true
 }
 
@@ -81,8 +83,15 @@ func (c *codel) note(waiting int, now time.Time) {
 		return
 	}
 	c.began, c.low, c.before = now, 0, 0
-	if now.Sub(c.long) >= c.interval() {
-		c.since = time.Time{}
+	if !c.since.IsZero() && now.Sub(c.long) >= c.interval() {
+		c.turn(time.Time{})
+	}
+}
+
+func (c *codel) turn(since time.Time) {
+	c.since = since
+	if c.turned != nil {
+		c.turned()
 	}
 }
 
@@ -90,10 +99,8 @@ func (c *codel) note(waiting int, now time.Time) {
 func (c *codel) served(now time.Time) {
 	took := now.Sub(c.gapSince)
 	c.gapSince = now
-	if c.gap == 0 {
-		c.gap = took
-	}
-	c.gap += (took - c.gap) / gapWeight
+	c.gaps = min(c.gaps+1, gapWeight)
+	c.gap += (took - c.gap) / c.gaps
 }
 
 // backlog is how long it takes to serve so many, as things are.

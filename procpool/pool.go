@@ -184,6 +184,7 @@ type Pool struct {
 	lastCanary time.Time     // when the last one was started
 	workers    []*worker
 	queue      waitQueue[*Lease]
+	overload   overload
 	min, max   int
 	target     int
 	lastDown   time.Time // when the pool last shrank by itself
@@ -266,6 +267,7 @@ func New(cfg Config) (*Pool, error) {
 		lastExit: make(map[int]string),
 	}
 	p.queue = newWaitQueue[*Lease](cfg.Name, cfg.QueueLength, cfg.QueueTimeout, clk, &p.mu)
+	p.queue.codel.turned = p.poke
 	return p, nil
 }
 

@@ -74,6 +74,7 @@ func (p *Pool) look() survey {
 	defer p.mu.Unlock()
 	s := survey{now: p.clk.now()}
 	p.acting = s.now
+	p.tellOverload(&s)
 	if p.phase == closing {
 		p.queue.fail(fmt.Errorf("procpool: %s: %w", p.cfg.Name, ErrClosed))
 	}

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -21,7 +22,7 @@ func TestClass50Overload(t *testing.T) {
 	script(t, dir, "slow.sh", "#!/bin/sh\nsleep 1\nprintf 'Content-Type: text/plain\\n\\nslept\\n'\n")
 	script(t, dir, "fast.sh", "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\nfast\\n'\n")
 	g := harness.New(t, "serve", "-c", harness.WriteFile(t, "gatecrew.yaml", fmt.Sprintf(`
-log: {access: "off", level: error}
+log: {access: "off"}
 pools:
   probe: {app: "wsgi_probe:application", chdir: %q, python: %q, workers: 4, queue_length: %d, env: {TEST_DIR: %q}}
 sites:
@@ -31,6 +32,7 @@ sites:
 `, harness.App(t), harness.Python(t), queue, kept, dir, queue)))
 	g.Binary = harness.BuildPlain(t) // its memory is measured
 	g.Start()
+	harness.Eventually(t, 20*time.Second, "four workers ready", func() bool { return strings.Count(g.Stderr(), "worker ready") == 4 })
 
 	for _, c := range []struct{ name, slow, fast, fastBody string }{
 		{"pool", "/pool/sleep?s=1", "/pool/token?x=fast", "fast"},
@@ -136,4 +138,135 @@ sites:
 			}
 		})
 	}
+}
+
+// A pool that gets three times what it can do, for as long as that lasts, does
+// what it can for those who are served soon, refuses the others soon, keeps
+// nothing of them in memory, and is itself again within a second.
+func TestSustainedOverload(t *testing.T) {
+	const (
+		capacity = 200 // requests a second: four workers, 20 ms each
+		deadline = 2 * time.Second
+		tick     = 10 * time.Millisecond
+	)
+	g := harness.New(t, "serve", "-c", harness.WriteFile(t, "gatecrew.yaml", fmt.Sprintf(`
+log: {access: "off"}
+pools:
+  probe: {app: "wsgi_probe:application", chdir: %q, python: %q, workers: 4, queue_length: 200, queue_timeout: %s, env: {TEST_DIR: %q}}
+sites:
+  - routes:
+      - {path: /, pool: probe}
+      - {path: /health, pool: probe, priority: high}
+      - {path: /bulk, pool: probe, priority: low}
+`, harness.App(t), harness.Python(t), deadline, t.TempDir())))
+	g.Binary = harness.BuildPlain(t) // its memory is measured
+	g.Start()
+	harness.Eventually(t, 20*time.Second, "four workers ready", func() bool { return strings.Count(g.Stderr(), "worker ready") == 4 })
+
+	seen := newTally()
+	var mu sync.Mutex
+	took := map[string][]time.Duration{}
+	ask := func(c *caller, who, path string) bool {
+		asked := time.Now()
+		r, err := c.call("GET", path, "")
+		d := time.Since(asked)
+		what := who + " served"
+		switch {
+		case err != nil:
+			seen.add(who+" broken", "%v after %v", err, d)
+			return false
+		case r.Status == http.StatusServiceUnavailable:
+			what = who + " refused"
+			if after, err := strconv.Atoi(r.Header.Get("Retry-After")); err != nil || after < 1 || after > int(deadline/time.Second) {
+				seen.add("no Retry-After", "%+v", r)
+			}
+		case r.Status != http.StatusOK || r.Body != "slept\n":
+			seen.add(who+" wrong", "%+v", r)
+		}
+		seen.add(what, "")
+		mu.Lock()
+		defer mu.Unlock()
+		took[what] = append(took[what], d)
+		return r.Status == http.StatusOK
+	}
+	idle := make(chan *caller, 10000)
+	defer func() {
+		for range len(idle) {
+			(<-idle).close()
+		}
+	}()
+	var wg sync.WaitGroup
+	send := func(who, path string) {
+		wg.Go(func() {
+			var c *caller
+			select {
+			case c = <-idle:
+			default:
+				c = newCaller(g)
+			}
+			ask(c, who, path)
+			idle <- c
+		})
+	}
+	rush := scaled(5*time.Second, time.Minute)
+	ticks := int(rush / tick)
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	var early, late int64
+	for n := range ticks {
+		<-ticker.C
+		for range 3 * capacity / int(time.Second/tick) {
+			send("normal", "/sleep?s=0.02")
+		}
+		if n%10 == 0 {
+			send("high", "/health/sleep?s=0.02")
+			send("low", "/bulk/sleep?s=0.02")
+		}
+		switch n {
+		case ticks / 3:
+			early = harness.MemoryOf(g.PID).RSS
+		case ticks - 1:
+			late = harness.MemoryOf(g.PID).RSS
+		}
+	}
+	over := time.Now()
+	c := newCaller(g)
+	defer c.close()
+	for quick := 0; quick < 10; quick++ {
+		asked := time.Now()
+		if !ask(c, "later", "/sleep?s=0.02") || time.Since(asked) > deadline/10 {
+			quick = -1
+		}
+		if time.Since(over) > 10*time.Second {
+			t.Fatal("not itself again for 10 s")
+		}
+	}
+	recovered := time.Since(over)
+	wg.Wait()
+	quantile := func(what string, q float64) time.Duration {
+		all := took[what]
+		slices.Sort(all)
+		if len(all) == 0 {
+			t.Errorf("%s: none", what)
+			return 0
+		}
+		return all[int(q*float64(len(all)-1))]
+	}
+	seen.only(t, "normal served", "normal refused", "high served", "low refused", "low served", "later served", "later refused")
+	for _, what := range []string{"normal served", "normal refused", "high served", "low refused"} {
+		p99 := quantile(what, .99)
+		t.Logf("%s: %d, p50 %v, p99 %v, max %v", what, len(took[what]), quantile(what, .5), p99, quantile(what, 1))
+		if p99 > deadline/2 {
+			t.Errorf("%s: p99 is %v, with a deadline of %v", what, p99, deadline)
+		}
+	}
+	t.Logf("%d served in %v, RSS %d and %d MiB, recovered in %v", len(took["normal served"]), rush, early>>20, late>>20, recovered)
+	if late > early+16<<20 {
+		t.Errorf("memory grew from %d to %d bytes", early, late)
+	}
+	if recovered > time.Second+10*deadline/100 { // ten requests of 20 ms took part of it
+		t.Errorf("recovered in %v", recovered)
+	}
+	g.LogLine("pool overloaded")
+	g.LogLine("pool no longer overloaded")
 }

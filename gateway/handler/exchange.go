@@ -3,6 +3,7 @@ package handler
 import (
 	"crypto/rand"
 	"encoding/base32"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"gatecrew/gateway/accesslog"
+	"gatecrew/procpool"
 )
 
 // exchange is one request on its way through the gateway: the response writer
@@ -137,13 +139,16 @@ func (x *exchange) breakOff() {
 }
 
 func (x *exchange) logFailure(f *failure, what string) {
-	level := zap.DebugLevel
+	level, log := zap.DebugLevel, x.handler.Log
+	var refused *procpool.QueueError
 	switch {
 	case f.status == statusClientGone:
+	case errors.As(f.cause, &refused):
+		level, log, what = zap.WarnLevel, x.handler.refusals, "request refused"
 	case f.status >= 500:
 		level = zap.ErrorLevel
 	}
-	if check := x.handler.Log.Check(level, what); check != nil {
+	if check := log.Check(level, what); check != nil {
 		check.Write(zap.String("request", x.entry.RequestID), zap.String("method", x.request.Method),
 			zap.String("uri", x.request.RequestURI), zap.String("route", x.entry.Route),
 			zap.String("upstream", x.entry.Upstream), zap.Int("status", f.status), zap.Error(f.cause))

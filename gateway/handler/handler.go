@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"gatecrew/gateway/accesslog"
 	"gatecrew/gateway/backend"
@@ -49,14 +50,23 @@ type Handler struct {
 	Config
 	table       atomic.Pointer[site.Table]
 	diagnostics *diagnosticsLog
+	// refusals has the lines on requests that a queue refused: a few a second,
+	// so that an overload is not made worse by what is written about it.
+	refusals *zap.Logger
 }
 
 // New makes a Handler for a table of sites.
 func New(c Config, table *site.Table) *Handler {
 	h := &Handler{Config: c, diagnostics: newDiagnosticsLog(c.Log)}
+	h.refusals = c.Log.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
+		return zapcore.NewSamplerWithOptions(core, time.Second, maxRefusals, 0)
+	}))
 	h.table.Store(table)
 	return h
 }
+
+// maxRefusals is how many refused requests are logged in a second.
+const maxRefusals = 5
 
 // Close ends what the handler runs in the background, after the last request.
 func (h *Handler) Close() { h.diagnostics.close() }
@@ -145,8 +155,12 @@ func (h *Handler) ask(x *exchange, r *http.Request, route *site.Route, target *c
 		if r.Context().Err() != nil || !tries.another(err, r.Method, route) || body.rewind() != nil {
 			return "", err
 		}
-		if tries.returned == 0 {
-			h.Log.Info("request is given to another worker", zap.String("request", x.entry.RequestID),
+		level := zap.InfoLevel
+		if tries.returned > 0 {
+			level = zap.DebugLevel // nothing has gone wrong
+		}
+		if check := h.Log.Check(level, "request is given to another worker"); check != nil {
+			check.Write(zap.String("request", x.entry.RequestID),
 				zap.String("route", route.Name), zap.Error(err))
 		}
 		x.at(route.Name, "")
