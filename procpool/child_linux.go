@@ -17,6 +17,8 @@ type child struct {
 	pid int
 	// mark is what its environment says of it, "" for nothing.
 	mark string
+	// cgroup is what it was started in, nil for the gateway's own.
+	cgroup *Cgroup
 
 	// exited is closed when the process has ended. It has not been reaped.
 	exited chan struct{}
@@ -82,7 +84,10 @@ func (c *child) collect(spare bool) Exit {
 		_ = unix.Kill(-c.pid, unix.SIGKILL)
 	}
 	c.reaped = true
-	return children.collect(c.pid)
+	exit := children.collect(c.pid)
+	oom := c.cgroup.outOfMemory()
+	exit.OutOfMemory = oom && exit.Signal == syscall.SIGKILL && !c.ended
+	return exit
 }
 
 // watch closes exited when the process has ended. It parks on the poller

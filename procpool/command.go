@@ -23,6 +23,9 @@ type Command struct {
 	// Confinement is what the process may not do; nil leaves it what the
 	// gateway may.
 	Confinement *confine.Confinement
+	// Cgroup is the control group that the program starts in; nil means the
+	// gateway's own.
+	Cgroup *Cgroup
 
 	// background leaves GATECREW_INSTANCE away: what the program leaves
 	// behind may outlive the gateway.
@@ -41,6 +44,9 @@ type Exit struct {
 	Code int
 	// Signal ended the process; 0 when it exited by itself.
 	Signal syscall.Signal
+	// OutOfMemory is true when Signal is KILL and the kernel has sent it, for
+	// the memory limit of the Cgroup.
+	OutOfMemory bool
 }
 
 func exitOf(ws syscall.WaitStatus) Exit {
@@ -53,8 +59,12 @@ func exitOf(ws syscall.WaitStatus) Exit {
 // Success reports whether the process exited by itself with status 0.
 func (e Exit) Success() bool { return e == Exit{} }
 
-// String returns "exit status 4" or "signal: killed".
+// String returns "exit status 4", "signal: killed" or what the kernel killed it
+// for.
 func (e Exit) String() string {
+	if e.OutOfMemory {
+		return "killed by the memory limit of its control group"
+	}
 	if e.Signal != 0 {
 		return "signal: " + e.Signal.String()
 	}

@@ -30,7 +30,7 @@ const guardPatience = time.Second
 // The guard holds the read end of a pipe whose only writer is the gateway, and a
 // list of what it is told over it. End of file means that the gateway is gone,
 // however it ended: the guard then kills the process groups and what has left
-// them, removes directories and sockets, and exits.
+// them, removes control groups, directories and sockets, and exits.
 func GuardMain() {
 	if len(os.Args) == 0 || os.Args[0] != guardName {
 		guards.enabled.Store(true)
@@ -70,6 +70,8 @@ func guardEntries(r *bufio.Reader) {
 	}{
 		{"group ", killGroup},
 		{"instance ", killInstance},
+		{"cgroup ", killCgroup},
+		{"leaf ", leaveEntry},
 		{"socket ", removeSocket},
 		{"dir ", removeDir},
 	} {

@@ -51,6 +51,8 @@ func TestMain(m *testing.M) {
 		eaterMain()
 	case "strays":
 		straysMain()
+	case "cgroup":
+		cgroupMain()
 	}
 	from := goleak.IgnoreCurrent()
 	code := m.Run()

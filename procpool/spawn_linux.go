@@ -85,7 +85,7 @@ func spawn(c Command, files ...uintptr) (*child, error) {
 		ch, err := begin(c, env, files)
 		switch {
 		case err == nil:
-			ch.mark = mark
+			ch.mark, ch.cgroup = mark, c.Cgroup
 			return ch, nil
 		case !errors.Is(err, syscall.ETXTBSY) || delay > 128*time.Millisecond:
 			return nil, fmt.Errorf("procpool: %w: %w", ErrStart, err)
@@ -96,7 +96,7 @@ func spawn(c Command, files ...uintptr) (*child, error) {
 
 // spawnFree starts a process that has the gateway's rights.
 func spawnFree(c Command, env []string, files []uintptr) (*child, error) {
-	ch, err := children.start(c, childAttr(env, c.Dir, files))
+	ch, err := children.start(c, childAttr(c.Cgroup, env, c.Dir, files))
 	if err != nil {
 		return nil, &os.PathError{Op: "exec", Path: c.Path, Err: err}
 	}
@@ -112,7 +112,7 @@ func spawnConfined(c Command, env []string, files []uintptr) (*child, error) {
 	}
 	defer ours.Close()
 	stage := Command{Path: "/proc/self/exe", Argv: c.Confinement.Args(c.Path, c.Argv, c.Dir, os.Getpid(), len(files))}
-	ch, err := children.start(stage, childAttr(env, "", append(files[:len(files):len(files)], uintptr(theirs))))
+	ch, err := children.start(stage, childAttr(c.Cgroup, env, "", append(files[:len(files):len(files)], uintptr(theirs))))
 	_ = unix.Close(theirs)
 	if err != nil {
 		return nil, &os.PathError{Op: "exec", Path: c.Path, Err: err}
@@ -131,11 +131,12 @@ func spawnConfined(c Command, env []string, files []uintptr) (*child, error) {
 	return ch, nil
 }
 
-func childAttr(env []string, dir string, files []uintptr) *syscall.ProcAttr {
-	return &syscall.ProcAttr{
-		Dir: dir, Env: env, Files: files,
-		Sys: &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL, PidFD: new(-1)},
+func childAttr(group *Cgroup, env []string, dir string, files []uintptr) *syscall.ProcAttr {
+	sys := &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL, PidFD: new(-1)}
+	if group != nil {
+		sys.UseCgroupFD, sys.CgroupFD = true, group.fd()
 	}
+	return &syscall.ProcAttr{Dir: dir, Env: env, Files: files, Sys: sys}
 }
 
 // pipe returns a pipe whose one end is a plain blocking descriptor for a

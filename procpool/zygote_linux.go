@@ -86,7 +86,7 @@ func (p *Pool) fork(ctx context.Context, w *worker, files ...int) (*child, error
 	variables := workerVar + "=" + w.info.Name + "\n" + instanceVar + "=" + mark
 	ch, err := children.adopt(func() (int, error) { return z.fork(ctx, variables, files) })
 	if err == nil {
-		ch.mark = mark
+		ch.mark, ch.cgroup = mark, w.gen.command.Cgroup
 	}
 	return ch, err
 }
