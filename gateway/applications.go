@@ -28,6 +28,7 @@ type applications struct {
 	local   map[string]*backend.Local
 	runners []*procpool.Runner
 	remotes []*backend.Remote
+	cgroups []*procpool.Cgroup
 
 	removeRuntimeDir func() error
 }
@@ -47,7 +48,12 @@ func newApplications(cfg *config.Config, log *zap.Logger) (*applications, error)
 		return nil, errors.Join(fmt.Errorf("gateway: writing the workers' own program: %w", err), remove())
 	}
 	for name, p := range cfg.Pools {
-		pool, err := procpool.New(poolConfig(name, p, dir, log))
+		if p.Workers.Reason != "" {
+			log.Info("workers chosen", zap.String("pool", name), zap.Stringer("workers", p.Workers), zap.String("reason", p.Workers.Reason))
+		}
+		pc := poolConfig(name, p, dir, log)
+		pc.Command.Cgroup = a.cgroup("pool", name, p.Cgroup)
+		pool, err := procpool.New(pc)
 		if err != nil {
 			return nil, errors.Join(err, remove())
 		}
@@ -83,6 +89,22 @@ func poolConfig(name string, p *config.Pool, workerDir string, log *zap.Logger) 
 	}
 }
 
+// cgroup makes the control group of a pool, of a program or of a route's scripts.
+// Without one they are served as well; that their limits don't hold is said.
+func (a *applications) cgroup(kind, name string, c *config.Cgroup) *procpool.Cgroup {
+	if c == nil {
+		return nil
+	}
+	group, err := procpool.NewCgroup(kind+"."+name, procpool.CgroupLimits{Memory: int64(c.MemoryMax), CPU: c.CPUMax, PIDs: c.PIDsMax})
+	if err != nil {
+		a.log.Warn("limits of a control group don't hold", zap.String(kind, name), zap.Error(err))
+	}
+	if group != nil {
+		a.cgroups = append(a.cgroups, group)
+	}
+	return group
+}
+
 // queueLength turns the configuration's 0, nobody waits, into procpool's.
 func queueLength(n int) int {
 	if n == 0 {
@@ -100,6 +122,7 @@ func (a *applications) cgi(name string, c *config.CGI) *backend.CGI {
 	a.runners = append(a.runners, runner)
 	return &backend.CGI{
 		Runner: runner, Timeout: c.Timeout, Interpreters: c.Extensions, Inherited: c.Environ(os.Environ()), Dir: c.Chdir,
+		Cgroup:         a.cgroup("route", name, c.Cgroup),
 		QueryArguments: c.QueryArguments, KeepBackground: c.KeepBackground, IgnoreExitStatus: c.IgnoreExitStatus,
 	}
 }
@@ -181,8 +204,13 @@ func (a *applications) close() error {
 		r.Close()
 	}
 	procpool.EndStrays(strayGrace)
-	if a.removeRuntimeDir == nil {
-		return nil
+	var errs []error
+	for _, group := range a.cgroups {
+		errs = append(errs, group.Close())
 	}
-	return a.removeRuntimeDir()
+	a.cgroups = nil
+	if a.removeRuntimeDir != nil {
+		errs = append(errs, a.removeRuntimeDir())
+	}
+	return errors.Join(errs...)
 }

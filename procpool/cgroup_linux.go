@@ -201,15 +201,18 @@ func (l CgroupLimits) controllers() (names []string) {
 // can't be.
 func (t *cgroupTree) enable(want []string) (err error) {
 	here, on := cgroupWords(t.dir, "cgroup.controllers"), cgroupWords(t.dir, "cgroup.subtree_control")
-	var change []string
+	var change, lacking []string
 	for _, c := range want {
 		switch {
 		case on[c]:
 		case here[c]:
 			change = append(change, c)
 		default:
-			err = errors.Join(err, fmt.Errorf("its parent has no controller %s: it was not delegated, or is mounted as version 1", c))
+			lacking = append(lacking, c)
 		}
+	}
+	if lacking != nil {
+		err = fmt.Errorf("it can't limit %s: the group above has no such controller; in a systemd service write Delegate=yes, and boot without version 1", strings.Join(lacking, ", "))
 	}
 	if len(change) == 0 {
 		return err

@@ -31,6 +31,9 @@ type CGI struct {
 	// Dir is the working directory; "" means the script's own (RFC 3875,
 	// section 7.2).
 	Dir string
+	// Cgroup is the control group that scripts start in; nil means the
+	// gateway's own.
+	Cgroup *procpool.Cgroup
 	// QueryArguments passes the words of a query like ?a+b as command-line
 	// arguments (RFC 3875, section 4.4). Dangerous with many interpreters.
 	QueryArguments bool
@@ -70,7 +73,7 @@ func (c *CGI) command(req *protocol.Request) (procpool.Command, error) {
 	if err != nil {
 		return procpool.Command{}, err
 	}
-	command := procpool.Command{Path: script, Argv: []string{script}, Env: env, Dir: c.Dir}
+	command := procpool.Command{Path: script, Argv: []string{script}, Env: env, Dir: c.Dir, Cgroup: c.Cgroup}
 	if command.Dir == "" {
 		command.Dir = filepath.Dir(script)
 	}

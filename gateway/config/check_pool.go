@@ -30,6 +30,9 @@ func (c *checker) pool(at string, p *Pool) {
 		c.fault(at+".app", fmt.Sprintf("%q is no application", p.App), "write module:callable, module:factory(), or a .py or .wsgi file")
 	}
 	c.python(at+".python", p, beside)
+	if p.Workers.auto {
+		p.Workers = machineWorkers(p.Threads)
+	}
 	c.positive(at+".workers", int64(p.Workers.Max))
 	c.positive(at+".threads", int64(p.Threads))
 	c.positive(at+".timeout", int64(p.Timeout))

@@ -199,6 +199,9 @@ func (c *checker) cgi(at string, g *CGI) {
 			g.Extensions[ext] = found
 		}
 	}
+	if g.KeepBackground && g.Cgroup != nil {
+		c.fault(at+".keep_background", "it can't be together with cgroup, which ends with the gateway and all that is in it", "leave one of them out")
+	}
 	c.index(at, g.Index)
 	if g.Script != "" && len(g.Index) > 0 {
 		c.fault(at+".index", "only a folder of scripts has an index", "")

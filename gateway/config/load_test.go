@@ -303,10 +303,10 @@ sites:
 	check("app", web.App, dir+"/app.py:make()")
 	check("python beside the application", web.Python, dir+"/venv/bin/python")
 	check("chdir", web.Chdir, dir)
-	check("workers", web.Workers, Workers{2, 8})
+	check("workers", web.Workers, Workers{Min: 2, Max: 8})
 	check("env", web.Env, map[string]string{"DATA": dir + "/data", "N": "5", "FLAG": "true", "EMPTY": "", "OTHER": "a/./b"})
 	check("merged app", more.App, web.App)
-	if more.Workers.Min < 2 || more.Workers.Min != more.Workers.Max {
+	if more.Workers.Min < 2 || more.Workers.Max < more.Workers.Min || more.Workers.Reason == "" {
 		t.Errorf("auto is %v workers", more.Workers)
 	}
 	check("hosts", cfg.Sites[0].Hosts, []string{"example.org", "*.example.org"})

@@ -7,7 +7,6 @@ import (
 	"math"
 	"net"
 	"reflect"
-	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -51,16 +50,20 @@ func (s Size) String() string {
 // MarshalText writes a size as it is read.
 func (s Size) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// Workers is how many processes a pool has. Min and Max are the same for a
-// fixed number; Max is at least 1.
-type Workers struct{ Min, Max int }
+// Workers is how many processes a pool has.
+type Workers struct {
+	// Min and Max are the same for a fixed number; Max is at least 1.
+	Min, Max int
+	// Reason is why auto means these numbers, empty when they were written.
+	Reason string
+
+	auto bool // to be chosen when all else of the pool is known
+}
 
 // UnmarshalText reads N, MIN:MAX or auto.
 func (w *Workers) UnmarshalText(text []byte) error {
 	if string(text) == "auto" {
-		// GOMAXPROCS follows the processors and the CPU limit of a container.
-		n := max(2, runtime.GOMAXPROCS(0))
-		*w = Workers{n, n}
+		*w = Workers{Max: 1, auto: true}
 		return nil
 	}
 	low, high, ranged := strings.Cut(string(text), ":")
@@ -77,7 +80,7 @@ func (w *Workers) UnmarshalText(text []byte) error {
 	case lo > hi:
 		return fault(fmt.Sprintf("the least number of workers, %d, is more than the greatest, %d", lo, hi), "write MIN:MAX")
 	}
-	*w = Workers{lo, hi}
+	*w = Workers{Min: lo, Max: hi}
 	return nil
 }
 
