@@ -158,10 +158,11 @@ func TestCgroup(t *testing.T) {
 	if _, err := io.ReadFull(p.Stdout, one); err != nil {
 		t.Fatal(err)
 	}
-	inside := cgroupLines(g.path, "cgroup.procs")
-	if len(inside) != 3 { // the shell, cat, and the daemon
-		t.Errorf("in the group: %v", inside)
-	}
+	var inside []string
+	eventually(t, "the shell, cat and the daemon are in the group", func() bool {
+		inside = cgroupLines(g.path, "cgroup.procs")
+		return len(inside) == 3
+	})
 	if err := g.Close(); err != nil {
 		t.Error(err)
 	}
@@ -217,10 +218,11 @@ func TestCgroupAfterKill(t *testing.T) {
 		t.Fatal(err)
 	}
 	path := strings.TrimSpace(line)
-	inside := cgroupLines(path, "cgroup.procs")
-	if len(inside) != 3 {
-		t.Errorf("in the group: %v", inside)
-	}
+	var inside []string
+	eventually(t, "the shell, cat and the daemon are in the group", func() bool {
+		inside = cgroupLines(path, "cgroup.procs")
+		return len(inside) == 3
+	})
 	_ = cmd.Process.Kill()
 	_ = cmd.Wait()
 	eventually(t, "no group", func() bool {
