@@ -56,14 +56,16 @@ type zygoteKeeper struct {
 	closed  bool
 }
 
-// zygoteError is a worker that couldn't be forked, since its zygote ended
-// before it had loaded the application.
+// zygoteError is a worker that couldn't be forked, since its zygote has not
+// loaded the application.
 type zygoteError struct {
+	err    error // its end, or that of the patience with it
 	exit   Exit
 	output []string
 }
 
-func (e *zygoteError) Error() string { return "preloading: " + e.exit.String() }
+func (e *zygoteError) Error() string { return "preloading: " + e.err.Error() }
+func (e *zygoteError) Unwrap() error { return e.err }
 
 // startFailed returns what is known of a start that made no process.
 func startFailed(err error) (exit Exit, output []string) {
@@ -115,9 +117,9 @@ func (p *Pool) preloaded(ctx context.Context, g *generation) (*zygote, error) {
 	select {
 	case <-z.ready:
 	case <-z.ended:
-		err = &zygoteError{z.exit, z.said}
+		err = &zygoteError{errors.New(z.exit.String()), z.exit, z.said}
 	case <-ctx.Done():
-		err = context.Cause(ctx)
+		err = &zygoteError{context.Cause(ctx), Exit{}, z.last.all()}
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -30,7 +30,7 @@ func zygoteMain() {
 		fmt.Fprintln(os.Stderr, "no application")
 		syscall.Exit(4)
 	case has("hang"):
-		fmt.Println("hangs")
+		fmt.Println("connecting to the database")
 		select {}
 	}
 	fmt.Println("loaded")
@@ -216,7 +216,7 @@ func TestZygoteFails(t *testing.T) {
 		err, output  string
 	}{
 		{"exits", "fail", 0, Exit{Code: 4}, "exit status 4", "no application"},
-		{"hangs", "hang", 200 * time.Millisecond, Exit{}, "not ready after 200ms", ""},
+		{"hangs", "hang", 500 * time.Millisecond, Exit{}, "not ready after 500ms", "connecting to the database"},
 		{"refuses", "refuse", 0, Exit{}, "no memory left", ""},
 		{"lies", "stranger", 0, Exit{}, "was not forked for this one", ""},
 		{"keeps its child", "brother", 0, Exit{}, "was not forked for this one", ""},
