@@ -15,6 +15,7 @@ import (
 
 	"gatecrew/gateway/backend"
 	"gatecrew/gateway/config"
+	"gatecrew/gateway/reload"
 	"gatecrew/procpool"
 	"gatecrew/protocol/fcgi"
 	"gatecrew/scripts"
@@ -29,13 +30,15 @@ type applications struct {
 	runners []*procpool.Runner
 	remotes []*backend.Remote
 	cgroups []*procpool.Cgroup
+	// reloaders are of the pools in development.
+	reloaders map[string]*reload.Reloader
 
 	removeRuntimeDir func() error
 }
 
 // newApplications makes the pools of a configuration; nothing is started yet.
 func newApplications(cfg *config.Config, log *zap.Logger) (*applications, error) {
-	a := &applications{log: log, pools: map[string]*procpool.Pool{}, local: map[string]*backend.Local{}}
+	a := &applications{log: log, pools: map[string]*procpool.Pool{}, local: map[string]*backend.Local{}, reloaders: map[string]*reload.Reloader{}}
 	if len(cfg.Pools) == 0 {
 		return a, nil
 	}
@@ -53,9 +56,10 @@ func newApplications(cfg *config.Config, log *zap.Logger) (*applications, error)
 		}
 		pc := poolConfig(name, p, dir, log)
 		pc.Command.Cgroup = a.cgroup("pool", name, p.Cgroup)
+		a.develop(name, p, &pc)
 		pool, err := procpool.New(pc)
 		if err != nil {
-			return nil, errors.Join(err, remove())
+			return nil, errors.Join(err, a.close())
 		}
 		a.pools[name] = pool
 		a.local[name] = &backend.Local{Pool: pool, Timeout: p.Timeout, BufferRequests: p.BufferRequests, ReplayIdempotent: p.ReplayIdempotent}
@@ -140,7 +144,10 @@ func (a *applications) fastcgi(c *config.FastCGI) *backend.Remote {
 
 // start starts the workers of all pools, without waiting for them.
 func (a *applications) start() {
-	for _, p := range a.pools {
+	for name, p := range a.pools {
+		if r := a.reloaders[name]; r != nil {
+			r.Start(p)
+		}
 		p.Start()
 	}
 }
@@ -156,6 +163,9 @@ func (a *applications) awaitReady(ctx context.Context, failFast bool) error {
 		case <-p.Ready():
 		case <-p.Failed():
 			f := p.Failure()
+			if a.reloaders[name] != nil {
+				continue // it is served, with the reason
+			}
 			if failFast {
 				return bootError(name, f, a.log.Core().Enabled(zap.InfoLevel))
 			}
@@ -174,6 +184,9 @@ func (a *applications) resize(delta int) {
 
 // stop ends all applications: orderly while ctx lasts, then at once.
 func (a *applications) stop(ctx context.Context) {
+	for _, r := range a.reloaders {
+		r.Close()
+	}
 	var wg sync.WaitGroup
 	for _, p := range a.pools {
 		wg.Go(func() {
@@ -197,6 +210,9 @@ const strayGrace = time.Second
 
 // close frees what is left; it is safe after stop.
 func (a *applications) close() error {
+	for _, r := range a.reloaders {
+		r.Close()
+	}
 	for _, p := range a.pools {
 		p.Close()
 	}

@@ -107,6 +107,7 @@ func (g *Gateway) Run() error {
 			l.Close()
 		}
 	}()
+	g.warnOfDevelopment(listeners)
 	g.apps.start()
 	if stop, err := g.awaitReady(signals); stop || err != nil {
 		return err

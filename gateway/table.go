@@ -62,7 +62,7 @@ func newRoute(c *config.Route, apps *applications) (*site.Route, error) {
 	r.Name = "pool " + c.Pool
 	own := *app
 	own.Priority = priorities[c.Priority]
-	r.Backend = &own
+	r.Backend = apps.before(c.Pool, &own)
 	r.RootPath = c.RootPath
 	r.Target.PassAuthorization = c.PassAuthorization
 	r.BufferRequests, r.ReplayIdempotent = app.BufferRequests, app.ReplayIdempotent

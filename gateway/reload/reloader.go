@@ -37,21 +37,25 @@ type Options struct {
 	Log *zap.Logger
 }
 
-// Reloader is the backend of a pool in development. It restarts the pool when
-// a file changes, and keeps the requests that come after a change until the
-// restart has been decided, so that a developer never sees the code of before.
-// While the application can't be loaded it answers itself: with the reason to
-// clients on this machine, without it to others.
+// Reloader looks after a pool in development. It restarts the pool when a file
+// changes, and keeps the requests that come after a change until the restart has
+// been decided, so that a developer never sees the code of before. While the
+// application can't be loaded it answers itself: with the reason to clients on
+// this machine, without it to others.
 type Reloader struct {
 	opts    Options
 	log     *zap.Logger
 	watcher *watcher
 	pool    Pool
-	next    backend.Backend
 
-	started bool
-	stop    chan struct{}
-	done    chan struct{}
+	closed sync.Once
+	again  chan struct{} // has a value when a restart is asked for
+	stop   chan struct{}
+	done   chan struct{}
+
+	// Of the goroutine run alone:
+	restart <-chan procpool.Restart // the one in progress, nil when there is none
+	outcome *fault                  // what the last start or restart ended with
 
 	mu    sync.Mutex
 	held  chan struct{} // closed when requests may go on; nil when none is held
@@ -62,40 +66,61 @@ type Reloader struct {
 // patterns; those of the application it has to be told, see Imported.
 func New(o Options) *Reloader {
 	log := o.Log.With(zap.String("pool", o.Name))
-	return &Reloader{opts: o, log: log, watcher: newWatcher(o.Include, log), stop: make(chan struct{}), done: make(chan struct{})}
+	return &Reloader{opts: o, log: log, watcher: newWatcher(o.Include, log),
+		again: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{})}
 }
 
 // Imported adds files to those that are watched. It is the pool's
 // procpool.Config.Modules.
 func (r *Reloader) Imported(_ procpool.WorkerInfo, files []string) { r.watcher.add(files) }
 
-// Start begins to restart pool, and to give requests to next. It is called
-// once, before the first request.
-func (r *Reloader) Start(pool Pool, next backend.Backend) {
-	r.pool, r.next, r.started = pool, next, true
+// Start begins to restart pool. It is called once, before the first request and
+// before the pool is started.
+func (r *Reloader) Start(pool Pool) {
+	r.pool = pool
+	r.hold() // until it is known how the first start ends
 	go r.run()
 }
 
-// Close ends the watching. It leaves the pool alone.
-func (r *Reloader) Close() {
-	if r.started {
-		close(r.stop)
-		<-r.done
-		r.started = false
+// Restart restarts the pool as if a file had changed.
+func (r *Reloader) Restart() {
+	select {
+	case r.again <- struct{}{}:
+	default: // it is asked for
 	}
-	r.watcher.close()
+}
+
+// Close ends the watching, and may be called again. It leaves the pool alone.
+func (r *Reloader) Close() {
+	r.closed.Do(func() {
+		close(r.stop)
+		if r.pool != nil {
+			<-r.done
+		}
+		r.watcher.close()
+	})
+}
+
+// Before returns a backend that gives requests to next, a backend of the pool,
+// when the application is loaded.
+func (r *Reloader) Before(next backend.Backend) backend.Backend { return &gate{r, next} }
+
+// gate is the way to a backend past a Reloader.
+type gate struct {
+	reloader *Reloader
+	next     backend.Backend
 }
 
 // Open implements [backend.Backend].
-func (r *Reloader) Open(ctx context.Context, req *protocol.Request) (protocol.Exchange, error) {
-	fault, err := r.await(ctx)
+func (g *gate) Open(ctx context.Context, req *protocol.Request) (protocol.Exchange, error) {
+	fault, err := g.reloader.await(ctx)
 	if err != nil {
 		return nil, err
 	}
 	if fault != nil {
 		return fault.answer(req), nil
 	}
-	return r.next.Open(ctx, req)
+	return g.next.Open(ctx, req)
 }
 
 // await waits while requests are held.
@@ -150,64 +175,67 @@ const sweepEvery = time.Second
 // run is the goroutine that has the pool restarted.
 func (r *Reloader) run() {
 	defer close(r.done)
+	defer r.release(nil)
 	ready, failed := r.pool.Ready(), r.pool.Failed()
-	var restart <-chan procpool.Restart // the one in progress
-	var now *fault                      // what the last start or restart ended with
 	announced := false
 	next := time.NewTimer(sweepEvery)
 	defer next.Stop()
 	for {
 		select {
 		case <-r.stop:
-			r.release(nil)
 			return
 		case <-ready:
-			// A pool that was never ready goes on trying, and what it missed
-			// may have come by itself.
+			// Also after a failure: the pool goes on trying, and what the
+			// application missed may have come by itself.
 			ready, failed = nil, nil
-			now = nil
-			if restart == nil {
-				r.release(nil)
-			}
-			continue
+			r.outcome = nil
 		case <-failed:
 			failed = nil
-			now = newFault(r.opts.Name, r.pool.Failure())
-			r.log.Error("the application can't be loaded; save a file of it to try again", now.fields()...)
-			if restart == nil {
-				r.release(now)
+			if r.restart == nil {
+				r.outcome = r.failed(r.pool.Failure())
 			}
-			continue
-		case result := <-restart:
-			restart = nil
-			now = r.restarted(result)
-			r.release(now)
-			continue
+		case result := <-r.restart:
+			r.restart = nil
+			r.outcome = r.restarted(result)
+		case <-r.again:
+			r.begin()
 		case <-r.watcher.hints:
 			r.hold()
 			r.watcher.settle()
+			next.Reset(r.look())
 		case <-next.C:
 			if !announced && (ready == nil || failed == nil) {
 				announced = true
 				r.log.Info("watching files for changes; this is for development, not for production", zap.Int("files", r.watcher.count()))
 			}
+			next.Reset(r.look())
 		}
-		began := time.Now()
-		changed := r.watcher.sweep()
-		next.Reset(max(sweepEvery, 20*time.Since(began)))
-		if len(changed) > 0 {
-			r.hold()
-			r.log.Info("files changed, restarting", zap.Strings("files", changed[:min(len(changed), 10)]), zap.Int("changed", len(changed)))
-			for _, f := range changed {
-				forgetByteCode(f)
-			}
-			failed = nil                  // the restart says it
-			restart = r.pool.Restart(nil) // supersedes the one in progress
-		}
-		if restart == nil {
-			r.release(now)
+		if r.restart == nil && (ready == nil || failed == nil) {
+			r.release(r.outcome)
 		}
 	}
+}
+
+// look restarts the pool if a file has changed. It returns after which time the
+// next look is due.
+func (r *Reloader) look() time.Duration {
+	began := time.Now()
+	changed := r.watcher.sweep()
+	took := time.Since(began)
+	if len(changed) > 0 {
+		r.log.Info("files changed, restarting", zap.Strings("files", changed[:min(len(changed), 10)]), zap.Int("changed", len(changed)))
+		for _, f := range changed {
+			forgetByteCode(f)
+		}
+		r.begin()
+	}
+	return max(sweepEvery, 20*took)
+}
+
+// begin restarts the pool. It supersedes a restart in progress.
+func (r *Reloader) begin() {
+	r.hold()
+	r.restart = r.pool.Restart(nil)
 }
 
 // restarted notes the result of a restart.
@@ -219,6 +247,10 @@ func (r *Reloader) restarted(result procpool.Restart) *fault {
 	if failure == nil {
 		failure = &procpool.StartFailure{At: time.Now(), Err: result.Err}
 	}
+	return r.failed(failure)
+}
+
+func (r *Reloader) failed(failure *procpool.StartFailure) *fault {
 	f := newFault(r.opts.Name, failure)
 	r.log.Error("the application can't be loaded; save a file of it to try again", f.fields()...)
 	return f

@@ -70,15 +70,22 @@ func newRig(t *testing.T, maxWait time.Duration) *rig {
 	r.Reloader = New(Options{Name: "web", MaxWait: maxWait, Log: zaptest.NewLogger(t)})
 	t.Cleanup(r.Close)
 	r.Imported(procpool.WorkerInfo{}, []string{r.path("app.py")})
-	r.Start(r.pool, &r.app)
+	r.Start(r.pool)
 	return r
+}
+
+// loaded has the pool's first start succeed.
+func (r *rig) loaded() {
+	r.t.Helper()
+	close(r.pool.ready)
+	r.answered(r.ask(r.t.Context()), "loaded")
 }
 
 // ask sends a request, and the answer when there is one.
 func (r *rig) ask(ctx context.Context, params ...protocol.Param) <-chan string {
 	answer := make(chan string, 1)
 	go func() {
-		x, err := r.Open(ctx, &protocol.Request{Params: append([]protocol.Param{{Name: "REMOTE_ADDR", Value: "127.0.0.1"}}, params...)})
+		x, err := r.Before(&r.app).Open(ctx, &protocol.Request{Params: append([]protocol.Param{{Name: "REMOTE_ADDR", Value: "127.0.0.1"}}, params...)})
 		if err != nil {
 			answer <- "error: " + err.Error()
 			return
@@ -138,8 +145,7 @@ func failure(text string) *procpool.StartFailure {
 
 func TestRequestsWaitForTheRestart(t *testing.T) {
 	r := newRig(t, time.Minute)
-	close(r.pool.ready)
-	r.answered(r.ask(t.Context()), "loaded")
+	r.loaded()
 
 	r.change()
 	a, b := r.ask(t.Context()), r.ask(t.Context())
@@ -164,7 +170,7 @@ func TestRequestsWaitForTheRestart(t *testing.T) {
 
 func TestFaultIsShownUntilItIsRepaired(t *testing.T) {
 	r := newRig(t, time.Minute)
-	close(r.pool.ready)
+	r.loaded()
 	r.change()
 	a := r.ask(t.Context())
 	asked := r.app.asked.Load()
@@ -184,16 +190,29 @@ func TestFaultIsShownUntilItIsRepaired(t *testing.T) {
 	r.answered(a, "loaded")
 }
 
+func TestRestartOnDemand(t *testing.T) {
+	r := newRig(t, time.Minute)
+	r.loaded()
+	r.Restart()
+	r.pool.restart(t) <- procpool.Restart{Err: failure("no database")}
+	for !strings.Contains(<-r.ask(t.Context()), "no database") {
+		time.Sleep(time.Millisecond)
+	}
+	r.Restart()
+	r.pool.restart(t) <- procpool.Restart{}
+	for !strings.Contains(<-r.ask(t.Context()), "loaded") {
+		time.Sleep(time.Millisecond)
+	}
+}
+
 func TestFaultAtTheStart(t *testing.T) {
 	r := newRig(t, time.Minute)
+	early := r.ask(t.Context())
+	r.waits(early)
 	r.pool.failure = failure("broken from the start")
 	close(r.pool.failed)
-	for {
-		answer := <-r.ask(t.Context())
-		if strings.Contains(answer, "broken from the start") {
-			break
-		}
-	}
+	r.answered(early, "broken from the start")
+	r.answered(r.ask(t.Context()), "broken from the start")
 	t.Run("and what it missed comes by itself", func(t *testing.T) {
 		close(r.pool.ready)
 		for end := time.Now().Add(5 * time.Second); !strings.Contains(<-r.ask(t.Context()), "loaded"); {
@@ -206,7 +225,7 @@ func TestFaultAtTheStart(t *testing.T) {
 
 func TestWaitIsBounded(t *testing.T) {
 	r := newRig(t, 2*quiet)
-	close(r.pool.ready)
+	r.loaded()
 	r.change()
 	r.answered(r.ask(t.Context()), "loaded")
 
