@@ -122,10 +122,18 @@ func (r *rig) waits(answer <-chan string) {
 	}
 }
 
+// save changes the file in one step: written in place, it could be looked at
+// when it is empty, which is a change of its own.
+func (r *rig) save(text string) {
+	r.t.Helper()
+	r.write("app.py.new", text)
+	r.do(os.Rename(r.path("app.py.new"), r.path("app.py")))
+}
+
 // change saves the file and returns when requests are held for it.
 func (r *rig) change() {
 	r.t.Helper()
-	r.write("app.py", time.Now().String())
+	r.save(time.Now().String())
 	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
 		r.Reloader.mu.Lock()
 		held := r.held != nil
@@ -159,7 +167,7 @@ func TestRequestsWaitForTheRestart(t *testing.T) {
 	// the first means nothing any more.
 	r.change()
 	first := r.pool.restart(t)
-	r.write("app.py", "changed once more")
+	r.save("changed once more")
 	second := r.pool.restart(t)
 	a = r.ask(t.Context())
 	first <- procpool.Restart{Err: failure("superseded")}

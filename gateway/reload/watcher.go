@@ -253,7 +253,9 @@ func (w *watcher) settle() {
 		select {
 		case <-w.hints:
 		case <-time.After(quiet):
-			return
+			if len(w.hints) == 0 {
+				return
+			}
 		case <-latest:
 			return
 		}
