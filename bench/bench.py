@@ -5,7 +5,8 @@ Runs every server of a suite in turn, several rounds interleaved, under the same
 median throughput, CPU microseconds per request summed over the server's whole process tree, latency percentiles and memory (PSS, MB).
 Absolute figures hold for one run on one machine only: compare rows of one table.
 
-A suite is a list of {"name", "port", "cmd", "path"?, "conns"?, "script"?}. In "cmd": @GATECREW@ (the binary), @APPS@, @STATIC@,
+A suite is a list of {"name", "port", "cmd", "path"?, "conns"?, "script"?, "beside"?}; "beside" is {"path", "conns"} of a second
+load that runs all the while, of which the table tells the throughput and the percentiles apart. In "cmd": @GATECREW@ (the binary), @APPS@, @STATIC@,
 @RUN@ (scratch), @CONF@ (rendered conf/*.in), @VENV@ (the peers' Python environment), @PHPFPM@, @USER@.
 """
 import argparse
@@ -75,30 +76,38 @@ def wait_port(port, up, seconds):
     return False
 
 
-def wrk(port, path, conns, seconds, script):
-    cmd = ["wrk", "-t1", f"-c{conns}", f"-d{seconds}s", "--latency"]
-    if script:
-        cmd += ["-s", script]
-    return subprocess.run(cmd + [f"http://127.0.0.1:{port}{path}"], capture_output=True, text=True).stdout
+def wrk(port, load, seconds):
+    cmd = ["wrk", "-t1", f"-c{load.get('conns', 64)}", f"-d{seconds}s", "--latency"]
+    if load.get("script"):
+        cmd += ["-s", load["script"]]
+    return subprocess.Popen(cmd + [f"http://127.0.0.1:{port}{load.get('path', '/')}"], stdout=subprocess.PIPE, text=True)
+
+
+def outcome(generator):
+    """What a wrk that has been started reports."""
+    out = generator.communicate()[0]
+    percentile = lambda p: re.search(rf"^\s+{p}%\s+(\S+)", out, re.M).group(1)
+    errors = re.search(r"(Socket errors.*|Non-2xx.*)", out)
+    return {"requests": int(re.search(r"(\d+) requests in", out).group(1)),
+            "rps": float(re.search(r"Requests/sec:\s+([\d.]+)", out).group(1)),
+            "p50": percentile(50), "p99": percentile(99), "err": errors.group(1) if errors else ""}
 
 
 def measure(entry, cmd, seconds, run):
     log = open(run / (re.sub(r"\W+", "-", entry["name"]) + ".log"), "w")
     server = subprocess.Popen(cmd, shell=True, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
-    port, path, conns = entry["port"], entry.get("path", "/"), entry.get("conns", 64)
+    port, beside = entry["port"], entry.get("beside")
     try:
         if not wait_port(port, True, 20):
             return None
         time.sleep(1)
-        wrk(port, path, conns, 1, entry.get("script"))
+        wrk(port, entry, 1).communicate()
         before = cpu_seconds(server.pid)
-        out = wrk(port, path, conns, seconds, entry.get("script"))
+        generators = [wrk(port, load, seconds) for load in [entry] + ([beside] if beside else [])]
+        got, *others = [outcome(g) for g in generators]
         used, memory = cpu_seconds(server.pid) - before, pss_mb(server.pid)
-        requests = int(re.search(r"(\d+) requests in", out).group(1))
-        percentile = lambda p: re.search(rf"^\s+{p}%\s+(\S+)", out, re.M).group(1)
-        errors = re.search(r"(Socket errors.*|Non-2xx.*)", out)
-        return {"rps": float(re.search(r"Requests/sec:\s+([\d.]+)", out).group(1)), "us": used / max(requests, 1) * 1e6,
-                "p50": percentile(50), "p99": percentile(99), "pss": memory, "err": errors.group(1) if errors else ""}
+        requests = got["requests"] + sum(o["requests"] for o in others)
+        return {**got, "us": used / max(requests, 1) * 1e6, "pss": memory, "beside": others[0] if others else None}
     finally:
         for sig in (signal.SIGTERM, signal.SIGKILL):
             try:
@@ -155,13 +164,17 @@ def main():
             if got:
                 results[entry["name"]].append(got)
     print(machine())
-    print(f"{'name':34}{'req/s':>10}{'cpu us/req':>12}{'p50':>10}{'p99':>10}{'PSS MB':>8}  errors")
+    mixed = any("beside" in e for e in suite)
+    beside = f"{'beside/s':>10}{'p50':>10}{'p99':>10}" if mixed else ""
+    print(f"{'name':34}{'req/s':>10}{'cpu us/req':>12}{'p50':>10}{'p99':>10}{beside}{'PSS MB':>8}  errors")
     for name, got in results.items():
         if not got:
             print(f"{name:34}  did not start: see {run}")
             continue
         m = sorted(got, key=lambda g: g["rps"])[len(got) // 2]
-        print(f"{name:34}{m['rps']:10.0f}{m['us']:12.1f}{m['p50']:>10}{m['p99']:>10}{m['pss']:8.0f}  {m['err']}")
+        b = m["beside"] or {"err": ""}
+        beside = f"{b['rps']:10.1f}{b['p50']:>10}{b['p99']:>10}" if m["beside"] else ""
+        print(f"{name:34}{m['rps']:10.0f}{m['us']:12.1f}{m['p50']:>10}{m['p99']:>10}{beside}{m['pss']:8.0f}  {m['err']} {b['err']}".rstrip())
 
 
 if __name__ == "__main__":
