@@ -2,6 +2,7 @@ package test
 
 import (
 	"fmt"
+	"net"
 	"net/http"
 	"slices"
 	"strconv"
@@ -269,4 +270,43 @@ sites:
 	}
 	g.LogLine("pool overloaded")
 	g.LogLine("pool no longer overloaded")
+}
+
+// A request whose client has left while it waited reaches no worker.
+func TestGoneFromTheQueue(t *testing.T) {
+	t.Parallel()
+	app := harness.WriteFile(t, "app.py", `
+import time
+
+seen = []
+
+def app(environ, start_response):
+    seen.append(environ["PATH_INFO"])
+    if environ["PATH_INFO"] == "/slow":
+        time.sleep(1)
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [" ".join(seen).encode()]
+`)
+	g := harness.Start(t, "run", app+":app", "--workers", "1", "--access-log", "off")
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if r, err := g.Try("GET", "/slow", nil); err != nil || r.Status != http.StatusOK {
+			t.Errorf("slow request: %v, %d", err, r.Status)
+		}
+	})
+	time.Sleep(200 * time.Millisecond)
+	var gone []net.Conn
+	for range 50 {
+		c := g.Dial()
+		fmt.Fprint(c, "GET /gone HTTP/1.1\r\nHost: gateway.test\r\n\r\n")
+		gone = append(gone, c)
+	}
+	time.Sleep(200 * time.Millisecond)
+	for _, c := range gone {
+		c.Close()
+	}
+	wg.Wait()
+	if r := g.Get("/last"); r.Body != "/slow /last" {
+		t.Errorf("the application saw %s", r.Body)
+	}
 }

@@ -101,10 +101,12 @@ type Limits struct {
 // connection. Those that find no place, or wait too long, are answered 503
 // with Retry-After.
 type Queue struct {
-	// QueueLength is how many requests may wait. 0 lets none wait. Default:
-	// 512.
+	// QueueLength is how many requests may wait, besides a few of high
+	// priority. 0 lets none of the others wait. Default: 512.
 	QueueLength int `yaml:"queue_length"`
-	// QueueTimeout is how long one request may wait. Default: 10s.
+	// QueueTimeout is how long one request may wait. Under an overload that
+	// lasts, the newest are served first and the others are refused sooner.
+	// Default: 10s.
 	QueueTimeout time.Duration `yaml:"queue_timeout"`
 }
 
