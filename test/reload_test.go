@@ -4,8 +4,10 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,7 +18,8 @@ import (
 // project is an application that a test edits while it is served.
 type project struct {
 	*harness.Gateway
-	t *testing.T
+	t    *testing.T
+	took []time.Duration // by each expect
 }
 
 const flaskProject = `
@@ -43,7 +46,7 @@ def late():
 func startProject(t *testing.T, files map[string]string, args ...string) *project {
 	t.Helper()
 	g := harness.New(t, append([]string{"run", "app:app", "--reload", "--reload-include", "**/*.html", "--python", harness.Python(t), "--access-log", "off"}, args...)...)
-	p := &project{g, t}
+	p := &project{Gateway: g, t: t}
 	for name, text := range map[string]string{
 		"app.py": flaskProject, "helper.py": "TEXT = 'first'", "late.py": "TEXT = 'first'", "templates/page.html": "first page",
 	} {
@@ -67,10 +70,16 @@ func (p *project) save(name, text string) {
 	}
 }
 
-// soon is how long a developer may wait for the answer to the request after a
-// save, at most. On a machine that has nothing else to do it is a third of a
-// second.
-const soon = 3 * time.Second
+// importing is how long Python takes to import Flask at the moment: the part of
+// a restart that is not gatecrew's.
+func importing(t *testing.T) time.Duration {
+	t.Helper()
+	began := time.Now()
+	if out, err := exec.Command(harness.Python(t), "-c", "import flask").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return time.Since(began)
+}
 
 // expect asks for a path, once, and measures how long that took.
 func (p *project) expect(path, want string) {
@@ -81,10 +90,7 @@ func (p *project) expect(path, want string) {
 	if !strings.Contains(r.Body, want) {
 		p.t.Errorf("%s: %d %q, want %q", path, r.Status, r.Body, want)
 	}
-	p.t.Logf("%s: %q after %v", path, want, took.Round(time.Millisecond))
-	if took > soon {
-		p.t.Errorf("%s: %q took %v", path, want, took)
-	}
+	p.took = append(p.took, took)
 }
 
 // saved is what the kernel's notification takes to arrive, at most. A request
@@ -92,7 +98,8 @@ func (p *project) expect(path, want string) {
 // by the code of before.
 const saved = 20 * time.Millisecond
 
-// TestReload: the request after a save is answered by the new code.
+// TestReload: the request after a save is answered by the new code, at most a
+// second later than Python takes to import it.
 func TestReload(t *testing.T) {
 	p := startProject(t, nil)
 	p.expect("/", "first")
@@ -111,11 +118,17 @@ func TestReload(t *testing.T) {
 		time.Sleep(saved)
 		p.expect(c.path, c.want)
 	}
+	slices.Sort(p.took[1:]) // without the first, before which nothing was saved
+	took, python := p.took[len(p.took)/2], importing(t)
+	t.Logf("from the save to the answer: %v; Python imports Flask in %v", took, python)
+	if took > time.Second+2*python {
+		t.Errorf("from the save to the answer: %v", took)
+	}
 	if n := strings.Count(p.Stderr(), "files changed, restarting"); n != 5 {
 		t.Errorf("%d restarts, want 5\n%s", n, p.Stderr())
 	}
 	t.Run("imported later", func(t *testing.T) {
-		p := &project{p.Gateway, t}
+		p := &project{Gateway: p.Gateway, t: t}
 		p.expect("/late", "first")
 		time.Sleep(500 * time.Millisecond) // a worker looks for new modules four times a second
 		p.save("late.py", "TEXT = 'second'")
@@ -150,7 +163,7 @@ func TestReloadOfWhatIsBroken(t *testing.T) {
 		p.expect("/", "found")
 	})
 	t.Run("hangs when it is imported", func(t *testing.T) {
-		p := &project{p.Gateway, t}
+		p := &project{Gateway: p.Gateway, t: t}
 		p.save("helper.py", "import time\ntime.sleep(3600)")
 		time.Sleep(10 * saved)
 		p.save("helper.py", "TEXT = 'awake'")

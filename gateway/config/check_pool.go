@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+
+	"github.com/bmatcuk/doublestar/v4"
 )
 
 // pool checks one pool and finds its interpreter.
@@ -47,16 +49,33 @@ func (c *checker) pool(at string, p *Pool) {
 	if p.WarmUp != "" && !strings.HasPrefix(p.WarmUp, "/") {
 		c.fault(at+".warm_up", fmt.Sprintf("%q is not a path", p.WarmUp), "it begins with a slash, as in /health")
 	}
-	if len(p.ReloadInclude) > 0 && !p.Reload {
-		c.fault(at+".reload_include", "it does nothing without reload", "write reload: true too")
-	}
-	for i, pattern := range p.ReloadInclude {
-		p.ReloadInclude[i] = c.abs(pattern)
-	}
+	c.reload(at, p)
 	c.queue(at, &p.Queue)
 	c.environment(at, &p.Environment)
 	c.isolation(at, &p.Isolation)
 }
+
+// reload checks what a pool in development asks for.
+func (c *checker) reload(at string, p *Pool) {
+	if p.Reload && p.Preload {
+		c.fault(at+".preload", "it does nothing with reload, which has each worker load the application anew", "leave one of them out")
+	}
+	if len(p.ReloadInclude) > 0 && !p.Reload {
+		c.fault(at+".reload_include", "it does nothing without reload", "write reload: true too")
+	}
+	for i, pattern := range p.ReloadInclude {
+		if !doublestar.ValidatePattern(pattern) {
+			c.fault(fmt.Sprintf("%s.reload_include[%d]", at, i), fmt.Sprintf("%q is no pattern", pattern),
+				"write *, ** or ?; [a-z] and {a,b} need their ends")
+		}
+		if !filepath.IsAbs(pattern) {
+			p.ReloadInclude[i] = filepath.Join(literally.Replace(c.dir), pattern)
+		}
+	}
+}
+
+// literally writes a path as the pattern that matches it alone.
+var literally = strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`, "{", `\{`)
 
 // spare checks how many idle workers are kept.
 func (c *checker) spare(at string, p *Pool) {

@@ -198,7 +198,8 @@ type Pool struct {
 	WarmUp string `yaml:"warm_up,omitempty"`
 	// Reload replaces the workers when a file changes that the application
 	// has imported, and shows clients on loopback what is wrong when it
-	// can't be loaded. For development. Default: false.
+	// can't be loaded. For development: the pool begins with one worker,
+	// and starts more only while requests wait. Default: false.
 	Reload bool `yaml:"reload"`
 	// ReloadInclude are more files to watch with Reload, as patterns: * is
 	// any part of a name and ** any number of folders, as in

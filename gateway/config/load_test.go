@@ -127,6 +127,10 @@ func TestFaultsAreReportedAtOnceWithPlaceAndHint(t *testing.T) {
 			`gatecrew.yaml:6:35: pools.d.env.A-B: "A-B" is no name for a variable (letters, digits and _, and no digit first)`,
 			`gatecrew.yaml:6:57: pools.d.pass_env[0]: "A=b" is no name for a variable (write env to set a variable)`,
 			`gatecrew.yaml:6:62: pools.d.pass_env[1]: "*X" is no name for a variable (write NAME, or PREFIX* for all that start so)`}},
+		{"reload", serving + "pools:\n  a: {app: app.py, reload: true, preload: true, reload_include: ['**/*.html', 'a[b']}\n  b: {app: app.py, reload_include: ['*.html']}\n", []string{
+			"gatecrew.yaml:3:43: pools.a.preload: it does nothing with reload, which has each worker load the application anew (leave one of them out)",
+			`gatecrew.yaml:3:79: pools.a.reload_include[1]: "a[b" is no pattern (write *, ** or ?; [a-z] and {a,b} need their ends)`,
+			"gatecrew.yaml:4:20: pools.b.reload_include: it does nothing without reload (write reload: true too)"}},
 		{"hosts", `sites:
   - hosts: [a.org, A.org, "b.org:80", "http://c.org", "x.*.org", "d e"]
     routes: [{path: /, static: {dir: public}}]

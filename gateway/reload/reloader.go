@@ -196,7 +196,11 @@ func (r *Reloader) run() {
 			}
 		case result := <-r.restart:
 			r.restart = nil
-			r.outcome = r.restarted(result)
+			if errors.Is(result.Err, procpool.ErrSuperseded) {
+				r.begin() // by a stranger, who doesn't tell what became of it
+			} else {
+				r.outcome = r.restarted(result)
+			}
 		case <-r.again:
 			r.begin()
 		case <-r.watcher.hints:
