@@ -16,6 +16,7 @@ import (
 	"gatecrew/gateway/backend"
 	"gatecrew/gateway/config"
 	"gatecrew/gateway/reload"
+	"gatecrew/gateway/slowlog"
 	"gatecrew/procpool"
 	"gatecrew/protocol/fcgi"
 	"gatecrew/scripts"
@@ -37,7 +38,7 @@ type applications struct {
 }
 
 // newApplications makes the pools of a configuration; nothing is started yet.
-func newApplications(cfg *config.Config, log *zap.Logger) (*applications, error) {
+func newApplications(cfg *config.Config, log *zap.Logger, slow *slowlog.Log) (*applications, error) {
 	a := &applications{log: log, pools: map[string]*procpool.Pool{}, local: map[string]*backend.Local{}, reloaders: map[string]*reload.Reloader{}}
 	if len(cfg.Pools) == 0 {
 		return a, nil
@@ -62,7 +63,12 @@ func newApplications(cfg *config.Config, log *zap.Logger) (*applications, error)
 			return nil, errors.Join(err, a.close())
 		}
 		a.pools[name] = pool
-		a.local[name] = &backend.Local{Pool: pool, Timeout: p.Timeout, BufferRequests: p.BufferRequests, ReplayIdempotent: p.ReplayIdempotent}
+		local := &backend.Local{Pool: pool, Timeout: p.Timeout, InterruptTimeout: p.InterruptTimeout, SlowTimeout: p.SlowTimeout,
+			BufferRequests: p.BufferRequests, ReplayIdempotent: p.ReplayIdempotent}
+		if p.SlowTimeout > 0 {
+			local.Slow = backend.NewSlow(slow)
+		}
+		a.local[name] = local
 	}
 	return a, nil
 }

@@ -24,6 +24,7 @@ import (
 	"gatecrew/gateway/handler"
 	"gatecrew/gateway/listen"
 	"gatecrew/gateway/site"
+	"gatecrew/gateway/slowlog"
 	"gatecrew/gateway/spool"
 )
 
@@ -46,6 +47,7 @@ type Gateway struct {
 	opts    Options
 	log     *zap.Logger
 	access  *accesslog.Log
+	slow    *slowlog.Log
 	table   *site.Table
 	handler *handler.Handler
 	apps    *applications
@@ -59,11 +61,14 @@ func New(cfg *config.Config, o Options) (*Gateway, error) {
 		return nil, err
 	}
 	g := &Gateway{cfg: cfg, opts: o, log: o.Log, access: access}
-	if g.apps, err = newApplications(cfg, o.Log); err != nil {
+	if g.slow, err = slowlog.Open(cfg.Log.Slow, cfg.Log.Format); err != nil {
 		return nil, errors.Join(err, access.Close())
 	}
+	if g.apps, err = newApplications(cfg, o.Log, g.slow); err != nil {
+		return nil, errors.Join(err, access.Close(), g.slow.Close())
+	}
 	if g.table, err = newTable(cfg, g.apps, "gatecrew/"+o.Version); err != nil {
-		return nil, errors.Join(err, access.Close(), g.apps.close())
+		return nil, errors.Join(err, access.Close(), g.slow.Close(), g.apps.close())
 	}
 	hc := handler.Config{
 		Log:          o.Log,
@@ -91,6 +96,7 @@ func (g *Gateway) Run() error {
 		syscall.SIGUSR1, syscall.SIGTTIN, syscall.SIGTTOU)
 	defer signal.Stop(signals)
 	defer g.access.Close()
+	defer g.slow.Close()
 	defer g.handler.Close()
 	defer g.table.Close()
 	defer g.apps.close()
@@ -205,6 +211,9 @@ func (g *Gateway) attend(signals <-chan os.Signal, failed <-chan error) error {
 			case syscall.SIGUSR1:
 				if err := g.access.Reopen(); err != nil {
 					g.log.Error("access log can't be opened again", zap.Error(err))
+				}
+				if err := g.slow.Reopen(); err != nil {
+					g.log.Error("slow log can't be opened again", zap.Error(err))
 				}
 			case syscall.SIGTTIN:
 				g.apps.resize(+1)

@@ -59,6 +59,16 @@ func (c *child) tellLeader(sig syscall.Signal) {
 	}
 }
 
+// signalLeader sends sig, which ends nothing, to the process itself and not to
+// what it has started.
+func (c *child) signalLeader(sig syscall.Signal) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.reaped {
+		_ = unix.Kill(c.pid, sig)
+	}
+}
+
 // endWhole has what left the group end with the process, also when that ends by
 // itself and in peace.
 func (c *child) endWhole() {

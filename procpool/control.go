@@ -21,9 +21,13 @@ import (
 //	to the worker                     from the worker
 //	recall                            (the requests come back as records)
 //	                                  {"modules": ["/srv/app.py"]}
+//	                                  {"dump_signal": 62}
+//	stacks N REQUEST                  {"answer": N, "text": "thread …"}
+//	interrupt N REQUEST TIME REASON   {"answer": N, "text": "why it can't be done"}
 //
-// A line from the worker that is no JSON object is text, which
-// the command under way has caused.
+// REQUEST and REASON are text in the encoding of query strings, TIME is in
+// seconds. A line from the worker that is no JSON object belongs to a dump of
+// its stacks, which the signal that it has named causes.
 type control struct {
 	conn net.Conn
 	log  *zap.Logger
@@ -31,6 +35,8 @@ type control struct {
 	// goroutine. It must not keep it.
 	heard func(line []byte)
 	ended chan struct{} // closed when listen has returned
+
+	dialogue
 }
 
 // controlPatience is how long a command may take to be written. It never
@@ -78,11 +84,18 @@ func (c *control) finish() {
 type message struct {
 	// Modules are files that the application has imported, each told once.
 	Modules []string `json:"modules"`
+	// DumpSignal is a signal that has the worker write the stacks of its
+	// threads, as lines of text. 0 means none.
+	DumpSignal int `json:"dump_signal"`
+	// Answer is the number of the question that Text answers.
+	Answer int    `json:"answer"`
+	Text   string `json:"text"`
 }
 
 // hear takes in one line of w.
 func (p *Pool) hear(w *worker, line []byte) {
 	if len(line) == 0 || line[0] != '{' {
+		w.control.dumped(line)
 		return
 	}
 	var m message
@@ -90,6 +103,7 @@ func (p *Pool) hear(w *worker, line []byte) {
 		p.log.Debug("worker says what can't be understood", zap.Int("worker", w.info.Number), zap.Error(err))
 		return
 	}
+	w.control.answered(m)
 	if len(m.Modules) > 0 && p.cfg.Modules != nil {
 		p.cfg.Modules(w.info, m.Modules)
 	}

@@ -16,6 +16,7 @@ type Lease struct {
 
 	// Guarded by the pool's lock.
 	released, condemned bool
+	over                chan struct{} // closed by Release; nil until somebody waits for it
 }
 
 // Lease takes a slot of the least busy ready worker, or waits in the queue for
@@ -130,6 +131,9 @@ func (l *Lease) Release() {
 		return
 	}
 	l.released = true
+	if l.over != nil {
+		close(l.over)
+	}
 	if l.condemned {
 		w.stuck--
 	}

@@ -62,7 +62,7 @@ func (c *CGI) Open(ctx context.Context, req *protocol.Request) (protocol.Exchang
 		go x.feed(req.Stdin)
 	}
 	w := &cgiWatch{process: process}
-	w.begin(ctx, x, c.Timeout, nil)
+	w.begin(ctx, x, c.Timeout)
 	return w, nil
 }
 

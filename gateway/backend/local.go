@@ -19,8 +19,16 @@ type Local struct {
 	Priority procpool.Priority
 	// Timeout is the longest silence of a worker, from the request to the
 	// response head and between two pieces of the body; 0 means no limit.
-	// A worker that was silent for longer is replaced.
+	// A request whose worker was silent for longer is interrupted, and when
+	// that doesn't help the worker is replaced.
 	Timeout time.Duration
+	// InterruptTimeout is how long an interrupted request may take to end; 0
+	// means that none is interrupted.
+	InterruptTimeout time.Duration
+	// SlowTimeout is the silence after which Slow describes a request.
+	SlowTimeout time.Duration
+	// Slow is the pool's; nil means that no request is described.
+	Slow *Slow
 	// BufferRequests and ReplayIdempotent are the pool's settings of these
 	// names, for the routes that lead here.
 	BufferRequests, ReplayIdempotent bool
@@ -46,26 +54,34 @@ func (l *Local) Open(ctx context.Context, req *protocol.Request) (protocol.Excha
 	if err != nil {
 		return nil, admission(err)
 	}
-	x := &localExchange{lease: lease, patience: l.Timeout}
+	x := &localExchange{local: l, lease: lease, params: req.Params}
 	stream, err := lease.Session().(*fcgi.Conn).Open(req, x.ended)
 	if err != nil {
 		return nil, err
 	}
-	x.begin(ctx, stream, l.Timeout, x.silent)
+	x.owner = x
+	if l.Slow != nil {
+		x.worry = l.SlowTimeout
+	}
+	x.begin(ctx, stream, l.Timeout)
 	return x, nil
 }
 
 // localExchange holds the worker's slot until the worker itself has ended the
-// request. A client that goes away frees its own resources at once, but a
-// synchronous application can't be interrupted: its slot stays taken.
+// request. A client that goes away frees its own resources at once, but the
+// application works on: its slot stays taken.
 type localExchange struct {
 	watch
-	lease    *procpool.Lease
-	patience time.Duration
+	local  *Local
+	lease  *procpool.Lease
+	params []protocol.Param
 
-	mu    sync.Mutex
-	done  bool
-	alarm *time.Timer
+	described sync.Once
+
+	mu      sync.Mutex
+	done    bool
+	givenUp bool
+	alarm   *time.Timer
 }
 
 // ended runs when the worker can't be working on the request any more.
@@ -79,20 +95,15 @@ func (x *localExchange) ended() {
 	x.lease.Release()
 }
 
-// silent runs when the worker was silent for too long.
-func (x *localExchange) silent() {
-	x.lease.Condemn(fmt.Sprintf("no answer for %s", x.patience))
-}
-
 // Close tells a worker that is still at it that nobody waits any more, and
-// replaces it when that doesn't help within the pool's timeout.
+// gives the request up when that doesn't help within the pool's timeout.
 func (x *localExchange) Close() error {
 	err := x.watch.Close()
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if !x.done && x.alarm == nil && x.patience > 0 {
-		x.alarm = time.AfterFunc(x.patience, func() {
-			x.lease.Condemn(fmt.Sprintf("still busy %s after its client had gone", x.patience))
+	if patience := x.local.Timeout; !x.done && !x.givenUp && x.alarm == nil && patience > 0 {
+		x.alarm = time.AfterFunc(patience, func() {
+			x.giveUp(fmt.Sprintf("still busy %s after its client had gone", patience))
 		})
 	}
 	return err

@@ -20,7 +20,9 @@ type watch struct {
 	protocol.Exchange
 	ctx     context.Context
 	silence time.Duration // 0 means no limit
-	silent  func()        // called when the silence was too long; may be nil
+	owner   watched       // is told about silence; may be nil
+	worry   time.Duration // silence after which owner is told for the first time; 0 means never
+	worried bool          // that has happened; the watchman's
 
 	waiting atomic.Int64 // when the Read in progress began, by the watchman's clock; 0 = none
 	cause   atomic.Int32 // protocol.Kind of what ended the exchange, 0 = nothing did
@@ -28,9 +30,15 @@ type watch struct {
 	previous, next *watch // in the watchman's ring; nil when it is not watched
 }
 
+// watched is told about silence, each time in a goroutine of its own.
+type watched interface {
+	slow()   // it has lasted for watch.worry; called at most once
+	silent() // it was too long, and the exchange has been closed
+}
+
 // begin starts to watch x until Close.
-func (w *watch) begin(ctx context.Context, x protocol.Exchange, silence time.Duration, silent func()) {
-	w.Exchange, w.ctx, w.silence, w.silent = x, ctx, silence, silent
+func (w *watch) begin(ctx context.Context, x protocol.Exchange, silence time.Duration) {
+	w.Exchange, w.ctx, w.silence = x, ctx, silence
 	watchman.add(w)
 }
 
@@ -61,8 +69,8 @@ func (w *watch) Close() error {
 func (w *watch) end(kind protocol.Kind) {
 	if w.cause.CompareAndSwap(0, int32(kind)) {
 		_ = w.Exchange.Close()
-		if kind == protocol.TimedOut && w.silent != nil {
-			w.silent()
+		if kind == protocol.TimedOut && w.owner != nil {
+			w.owner.silent()
 		}
 	}
 }
@@ -137,6 +145,9 @@ func (r *rounds) round() bool {
 			go w.end(protocol.ClientGone)
 		case w.silence > 0 && since != 0 && time.Duration(now-since) >= w.silence+roundTime: // the clock may be a round behind
 			go w.end(protocol.TimedOut)
+		case w.worry > 0 && !w.worried && since != 0 && time.Duration(now-since) >= w.worry+roundTime:
+			w.worried = true
+			go w.owner.slow()
 		}
 	}
 	r.afoot = r.ring.next != &r.ring

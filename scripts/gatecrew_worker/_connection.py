@@ -37,8 +37,8 @@ class Request:
 
     The reader of the connection writes `input_ended`, `input_received`,
     `granted` and `aborted`, and appends to `input`; the thread that runs the
-    request writes the others. No field has two writers, so that reading one
-    needs no lock.
+    request writes the others, but for `interruption`, which whoever interrupts
+    it does. No field has two writers, so that reading one needs no lock.
     """
 
     __slots__ = (
@@ -53,6 +53,9 @@ class Request:
         "sent",  # bytes of output sent so far
         "aborted",
         "ended",
+        "thread",  # that runs it, 0 until one does
+        "guarded",  # it is not in the application: no exception may be sent to its thread
+        "interruption",  # the attempt to end it
     )
 
     def __init__(self, request_id, window):
@@ -67,6 +70,9 @@ class Request:
         self.sent = 0
         self.aborted = False
         self.ended = False
+        self.thread = 0
+        self.guarded = True
+        self.interruption = None
 
 
 class Connection:

@@ -19,11 +19,12 @@ import os
 import socket
 import sys
 import threading
-from _thread import allocate_lock
+from _thread import allocate_lock, get_ident
 from collections import deque
 
 from gatecrew_worker import _records as rec
 from gatecrew_worker._connection import INPUT_WINDOW, ClientDisconnected, Connection
+from gatecrew_worker._interrupt import RequestTimeout
 
 _BLOCK = 65536  # bytes read at once
 
@@ -117,7 +118,12 @@ class Loop:
                 self._stop_if_done()
             self._pass_on()
 
+    def requests(self):
+        """The requests in progress, those included that nobody has started."""
+        return self._connection.requests.copy().values()
+
     def _work(self, handle):
+        me = get_ident()
         while True:
             with self._lock:
                 self._wait(self._has_work)
@@ -128,8 +134,13 @@ class Loop:
             if request.aborted:
                 self.end(request, b"", 1)
                 continue
+            request.thread = me
             try:
+                request.guarded = False
                 handle(request)
+            except RequestTimeout:  # it came while handle was about to end the request
+                if not request.ended:
+                    self.end(request, b"", 1)
             except BaseException as exc:  # not the application's: handle keeps those
                 self._fail(exc)
 
@@ -234,10 +245,31 @@ class Loop:
         self._blocked.clear()
 
     # -- What a running request does ----------------------------------------
+    #
+    # Each of these is guarded against the exception that interrupts a request,
+    # see _interrupt.py: it must find no lock taken and no record half sent.
+
+    def _guard(self, request):
+        """Begins to guard. False when there is no need to: an application may
+        have threads of its own, which are never interrupted."""
+        if request.thread != get_ident():
+            return False
+        request.guarded = True
+        if request.interruption is not None:
+            request.interruption.settle()
+        return True
 
     def read_input(self, request):
         """Returns the next piece of the request's body, b"" at its end.
         Raises ClientDisconnected when the rest will never arrive."""
+        guarded = self._guard(request)
+        try:
+            return self._read_input(request)
+        finally:
+            if guarded:
+                request.guarded = False
+
+    def _read_input(self, request):
         chunks = request.input
         if not chunks:
             if request.input_ended or request.ended:
@@ -265,17 +297,25 @@ class Loop:
     def write(self, request, data):
         """Sends a part of the answer that others follow.
         Raises ClientDisconnected when nobody wants it."""
-        if request.sent:
-            # An application that only ever writes learns here that its
-            # client has gone.
-            with self._lock:
-                if not self._reading and not self._end_of_input:
-                    self._read(socket.MSG_DONTWAIT)
-                    self._pass_on()
-        self._send_output(request, data, b"")
+        guarded = self._guard(request)
+        try:
+            if request.sent:
+                # An application that only ever writes learns here that its
+                # client has gone.
+                with self._lock:
+                    if not self._reading and not self._end_of_input:
+                        self._read(socket.MSG_DONTWAIT)
+                        self._pass_on()
+            self._send_output(request, data, b"")
+        finally:
+            if guarded:
+                request.guarded = False
 
     def end(self, request, data=b"", app_status=0):
         """Sends the last part of the answer and its end."""
+        request.guarded = True  # for good: its thread will be at another request
+        if request.interruption is not None:
+            request.interruption.settle()
         tail = rec.end_request(request.id, app_status)
         if data:
             try:
@@ -291,8 +331,13 @@ class Loop:
         if request.ended:
             sys.stderr.write(data.decode("utf-8"))
             return
-        for start in range(0, len(data), _RECORD):
-            self._send(rec.record(rec.STDERR, request.id, data[start:start + _RECORD]))
+        guarded = self._guard(request)
+        try:
+            for start in range(0, len(data), _RECORD):
+                self._send(rec.record(rec.STDERR, request.id, data[start:start + _RECORD]))
+        finally:
+            if guarded:
+                request.guarded = False
 
     def _send_output(self, request, data, tail):
         size = len(data)

@@ -114,8 +114,7 @@ def _serve(app, loop, control, options):
     """Serves until the gateway, or SIGTERM, ends that; returns the exit status."""
     _stop_on_term(loop)
     if control is not None:
-        control.on("recall", 0, loop.give_back)
-        control.start()
+        control.serve(loop)
     try:
         # The negotiation, answered in here, is the readiness.
         loop.run(Handler(app, loop, options.root_path))

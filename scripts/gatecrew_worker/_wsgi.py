@@ -3,11 +3,13 @@ to a CGI response."""
 
 import os
 import re
+import sys
 import traceback
 from wsgiref.util import is_hop_by_hop
 
 from gatecrew_worker import _connection
 from gatecrew_worker._records import decode_pairs
+from gatecrew_worker._stacks import params
 from gatecrew_worker._streams import Errors, FileWrapper, Input
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
@@ -171,7 +173,12 @@ class Response:
         """Ends the answer after an exception: with a 500 as long as nothing
         was sent, as an incomplete one otherwise."""
         gone = isinstance(exc, _connection.ClientDisconnected)
-        if not gone:
+        if self._request.interruption is not None:
+            # Its client has its answer, and its errors go nowhere.
+            sys.stderr.write("gatecrew: request %s was interrupted: %s\n" % (
+                params(self._request).get("UNIQUE_ID", ""), self._request.interruption.reason))
+            gone = True
+        elif not gone:
             self._log("the application failed", exc)
         self._errors.flush()
         if gone or self._head_sent:

@@ -1,0 +1,207 @@
+"""What every thread and every asyncio task of this process is doing, as text.
+
+Nothing here waits for the application: no lock of the threading module or of
+an event loop is taken, and no code of the application is run (no repr).
+"""
+
+import itertools
+import os
+import sys
+import threading
+import traceback
+
+from gatecrew_worker._records import ProtocolError, decode_pairs
+
+_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_THREADING = threading.__file__
+
+_FRAMES = 60  # of one stack: the innermost ones
+_THREADS = 200
+_TASKS = 200  # of one event loop
+_LONGEST = 256 << 10  # characters of it all
+
+
+def describe(requests, asked=""):
+    """The stacks of the whole process. requests are those in progress, of
+    which the one with the UNIQUE_ID asked comes first."""
+    running = {}  # thread -> (whether it is the one asked for, its description)
+    for request in requests:
+        if request.thread:
+            found = params(request)
+            unique_id = found.get("UNIQUE_ID", "")
+            running[request.thread] = (unique_id == asked, "request %s, %s %s" % (
+                unique_id, found.get("REQUEST_METHOD", ""), found.get("REQUEST_URI") or found.get("PATH_INFO", "")))
+    frames = sys._current_frames()
+    names = {ident: thread.name for ident, thread in getattr(threading, "_active", {}).copy().items()}
+    out = _Text()
+    tasks = _Text()
+    idle = []
+    order = sorted(frames, key=lambda ident: (not running.get(ident, (False,))[0], ident not in running, ident))
+    for ident in order[:_THREADS]:
+        stack = frames[ident]
+        name = title = "thread %s" % _quoted(names.get(ident, str(ident)))
+        if ident in running:
+            title += " at %s" % running[ident][1]
+        elif ident == threading.get_ident():
+            continue  # the one that describes
+        lines = _thread_lines(stack)
+        if lines:
+            out.add(title + ":\n", *lines)
+        elif ident in running:
+            out.add(title + ": not in the application\n")
+        else:
+            idle.append(name)
+        loop = event_loop(stack)[0]
+        if loop is not None:
+            _describe_tasks(tasks, loop, name)
+    if len(order) > _THREADS:
+        out.add("%d more threads\n" % (len(order) - _THREADS))
+    out.add(*tasks.parts)
+    if idle:
+        out.add("idle: %s\n" % ", ".join(idle))
+    return "".join(out.parts)
+
+
+def params(request):
+    """The parameters of a request, as far as they can be read."""
+    try:
+        return decode_pairs(request.params, {})
+    except ProtocolError:
+        return {}
+
+
+class _Text:
+    """Pieces of text that together are not too long."""
+
+    def __init__(self):
+        self.parts = []
+        self._room = _LONGEST
+
+    def add(self, *parts):
+        for part in parts:
+            if self._room <= 0:
+                return
+            self._room -= len(part)
+            self.parts.append(part if self._room > 0 else "(the rest is left out)\n")
+
+
+def _quoted(name):
+    return '"%s"' % "".join(c if c.isprintable() else "?" for c in name[:200])
+
+
+def _thread_lines(frame):
+    """The stack of a thread, outermost frame first, without the frames of
+    this package and of threading that it begins with. Empty when there is
+    nothing else."""
+    stack = list(traceback.walk_stack(frame))
+    while stack and stack[-1][0].f_code.co_filename.startswith((_PACKAGE, _THREADING)):
+        stack.pop()
+    if stack and _is_entry(stack[-1][0]):  # of the main thread: what ran this package
+        inner = len(stack)
+        while inner and not stack[inner - 1][0].f_code.co_filename.startswith(_PACKAGE):
+            inner -= 1
+        while inner and stack[inner - 1][0].f_code.co_filename.startswith(_PACKAGE):
+            inner -= 1
+        del stack[inner:]
+    return _format(stack)
+
+
+def _is_entry(frame):
+    return frame.f_globals.get("__name__") == "__main__" or frame.f_code.co_filename == "<frozen runpy>" or (
+        frame.f_globals.get("__name__") == "runpy")
+
+
+def _format(stack):
+    """The lines of (frame, line number) pairs that begin with the innermost."""
+    left_out = len(stack) - _FRAMES
+    summary = traceback.StackSummary.extract(iter(stack[:_FRAMES]))
+    summary.reverse()
+    lines = summary.format()
+    if left_out > 0:
+        lines.insert(0, "  (%d outer frames are left out)\n" % left_out)
+    return lines
+
+
+# -- asyncio ------------------------------------------------------------------
+
+
+def event_loop(frame):
+    """The event loop that runs in the thread whose innermost frame is given,
+    and the task that it is run for: (None, None) when there is no loop, and
+    None for a task that can't be told.
+
+    The loop of the standard library is found by its own frames; one that is
+    written in C by those of asyncio.run()."""
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is None:
+        return None, None
+    directory = os.path.dirname(asyncio.__file__) + os.sep
+    loop = task = None
+    while frame is not None:
+        code = frame.f_code
+        if code.co_filename.startswith(directory):
+            names = frame.f_locals
+            if code.co_name == "run_until_complete":
+                loop, task = loop or names.get("self"), task or names.get("future")
+            elif code.co_name == "run_forever":
+                loop = loop or names.get("self")
+            elif code.co_name == "run" and code.co_filename.endswith("runners.py"):
+                runner = names.get("self")
+                loop = loop or names.get("loop") or getattr(runner, "_loop", None)
+                task = task or names.get("task")
+                break
+        frame = frame.f_back
+    return loop, task if isinstance(task, asyncio.Task) else None
+
+
+def waits_in_loop(frame):
+    """Whether the innermost frame of a thread belongs to an event loop that
+    waits, rather than to a task at work."""
+    name = frame.f_globals.get("__name__", "")
+    return name == "selectors" or name.startswith("asyncio.")
+
+
+def _describe_tasks(out, loop, owner):
+    asyncio = sys.modules["asyncio"]
+    tasks = None
+    for _ in range(10):
+        try:
+            tasks = asyncio.all_tasks(loop)
+            current = asyncio.tasks.current_task(loop)
+            break
+        except RuntimeError:  # changed by the loop meanwhile
+            continue
+    if tasks is None:
+        out.add("the tasks of %s change too quickly to be described\n" % owner)
+        return
+    for task in itertools.islice(tasks, _TASKS):
+        what = "is running, see its thread" if task is current else _waiting_for(asyncio, task)
+        out.add("task %s of %s %s:\n" % (_quoted(task.get_name()), owner, what), *_format(_coroutine_stack(task.get_coro())))
+    if len(tasks) > _TASKS:
+        out.add("%d more tasks of %s\n" % (len(tasks) - _TASKS, owner))
+
+
+def _waiting_for(asyncio, task):
+    waiter = getattr(task, "_fut_waiter", None)
+    if waiter is None:
+        return "is about to run"
+    if isinstance(waiter, asyncio.Task):
+        return "waits for task %s" % _quoted(waiter.get_name())
+    return "waits for a %s" % type(waiter).__name__
+
+
+def _coroutine_stack(coroutine):
+    """The frames from where a coroutine waits out to its own, and their
+    lines."""
+    stack = []
+    while coroutine is not None and len(stack) < 10 * _FRAMES:
+        for kind in ("cr", "gi", "ag"):
+            frame = getattr(coroutine, kind + "_frame", None)
+            if frame is not None:
+                break
+        else:
+            break
+        stack.append((frame, frame.f_lineno))
+        coroutine = getattr(coroutine, "gi_yieldfrom" if kind == "gi" else kind + "_await", None)
+    stack.reverse()
+    return stack
