@@ -33,7 +33,8 @@ from gatecrew_worker import _stacks
 # use any take the first ones.
 SIGNAL = signal.SIGRTMAX - 3
 
-_EVERY = 0.02  # seconds between two attempts
+_EVERY = 0.02  # seconds between two attempts,
+_SOON = 0.002  # and while the request is guarded, which is seldom for long
 
 _arriving = {}  # thread -> the Interruption that may arrive there
 
@@ -75,7 +76,7 @@ class Interruption:
         deadline = time.monotonic() + patience
         while not (self.arrived or request.ended) and time.monotonic() < deadline:
             self._attempt(request.thread)
-            time.sleep(_EVERY)
+            time.sleep(_SOON if request.guarded else _EVERY)
 
     def _attempt(self, thread):
         frame = sys._current_frames().get(thread)
@@ -89,7 +90,7 @@ class Interruption:
         del frame  # of another thread: what it refers to shall not live longer
         with self._lock:
             if self._request.guarded or self._request.ended:
-                return  # seldom for long; what waits there ends when the gateway aborts the request
+                return  # what waits there ends when the gateway aborts the request
             if thread == threading.main_thread().ident and signal.getsignal(SIGNAL) is _on_signal:
                 self._sent = True
                 _arriving[thread] = self

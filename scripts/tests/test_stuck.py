@@ -172,9 +172,9 @@ class Interrupt(unittest.TestCase):
         for threads in (1, 3):
             with self.subTest(threads=threads), Stuck(threads=threads) as worker:
                 ended = hit = 0
-                for i in range(1, 150):
+                for i in range(1, 80):
                     worker.begin(1, path="/takes", UNIQUE_ID="r-%d" % i)
-                    time.sleep(i % 30 * 0.0001)
+                    time.sleep(i % 20 * 0.0006)
                     worker.interrupt("r-%d" % i)
                     if worker.answer(1).app_status:
                         hit += 1

@@ -51,9 +51,10 @@ def spins_in_task(environ, start_response):
 
 
 def writes(environ, start_response):
-    """Is nearly always in the worker's own code."""
+    """Is often in the worker's own code."""
     say("busy")
     while True:
+        sum(range(10000))
         environ["wsgi.errors"].write("x\n")
 
 
@@ -74,7 +75,7 @@ def cleans_up(environ, start_response):
 
 def takes(environ, start_response):
     """A little time, all of it in Python code."""
-    end = time.perf_counter() + 0.002
+    end = time.perf_counter() + 0.01
     while time.perf_counter() < end:
         pass
     start_response("200 OK", list(PLAIN))
