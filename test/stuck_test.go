@@ -48,7 +48,7 @@ func TestStuckRequests(t *testing.T) {
 	t.Cleanup(harness.Client.CloseIdleConnections)
 
 	// A few at a time: half of them compute for all they are worth.
-	places := make(chan struct{}, 3)
+	places := make(chan struct{}, 4)
 	var wg sync.WaitGroup
 	for _, threads := range []int{4, 1} {
 		for _, way := range stuckRequests {
@@ -120,7 +120,7 @@ func (c *stuckCase) run() error {
 		return fmt.Errorf("the worker %s was not replaced", before)
 	}
 	if after != before { // TERM, then KILL
-		return within(3*time.Second, func() error {
+		return within(8*time.Second, func() error {
 			if _, err := os.Stat("/proc/" + before + "/stat"); err == nil {
 				return fmt.Errorf("the worker %s is still there", before)
 			}
