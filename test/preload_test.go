@@ -263,6 +263,37 @@ func TestPreloadRecycles(t *testing.T) {
 	}
 }
 
+// A change of a file starts a new process that forks, and the old one ends with
+// its last worker. No request notices.
+func TestPreloadReloads(t *testing.T) {
+	t.Parallel()
+	dir, app := preloadDir(t)
+	g := preloading(t, dir, "workers: 2, reload: true")
+	stop, asked := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(asked)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				preloadAsk(t, g, "/")
+			}
+		}
+	}()
+	before := preloadAsk(t, g, "/")
+	old, _ := harness.Lookup(before.LoadedBy)
+	for version := 22; version < 25; version++ {
+		writeScript(t, app, strings.ReplaceAll(preloadApp, "VERSION = 1", fmt.Sprint("VERSION = ", version)), 0o644)
+		harness.Eventually(t, 10*time.Second, "the new version answers", func() bool { return preloadAsk(t, g, "/").Version == version })
+		harness.Eventually(t, 10*time.Second, "the process that forked the old workers ends", func() bool { return !old.Alive() })
+		old, _ = harness.Lookup(preloadAsk(t, g, "/").LoadedBy)
+	}
+	close(stop)
+	<-asked
+	harness.Eventually(t, 5*time.Second, "three processes are left", func() bool { return len(workers(g, "")) == 3 })
+}
+
 // Why it can't be loaded is said once, in the log or else at the end.
 func TestPreloadOfABrokenApplication(t *testing.T) {
 	t.Parallel()
