@@ -25,8 +25,8 @@ type Config struct {
 	// application once, so that they share its memory and start in
 	// milliseconds. Each generation of workers has one. It is started before
 	// its first worker, and it is Command with the argument --preload added.
-	// Its descriptor 3 is a socket of type SOCK_SEQPACKET, 0 to 2 are as
-	// a worker's. When it has loaded the application it sends the packet
+	// Its descriptor 3 is a socket of type SOCK_SEQPACKET, the others are
+	// as a worker's. When it has loaded the application it sends the packet
 	// "ready". Each packet that it gets then asks for a worker: lines
 	// NAME=value, to be set in the worker's environment, and with them the
 	// four descriptors that become 1, 2, 3 and 4 there. It forks the worker

@@ -33,6 +33,7 @@ type zygote struct {
 	info    WorkerInfo
 	child   *child
 	conn    *net.UnixConn
+	control *control
 	output  *workerOutput
 	last    tail // of its output until it is ready
 	started time.Time
@@ -152,12 +153,21 @@ func (p *Pool) startZygote(g *generation) (*zygote, error) {
 	}
 	defer unix.Close(theirs)
 	z.conn = conn
+	commands, theirCommands, err := socketPair(unix.SOCK_STREAM)
+	if err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	defer unix.Close(theirCommands)
+	voice := &worker{} // it speaks like one
+	z.control = newControl(commands, p.log, func(line []byte) { p.hear(voice, line) })
 	output, out, errout, err := newWorkerOutput(func(stream string, line []byte) {
 		z.last.add(line)
 		p.cfg.Output(z.info, stream, line)
 	})
 	if err != nil {
 		_ = conn.Close()
+		z.control.close()
 		return nil, err
 	}
 	defer unix.Close(out)
@@ -166,8 +176,9 @@ func (p *Pool) startZygote(g *generation) (*zygote, error) {
 
 	c := g.command.with(workerVar + "=" + z.info.Name)
 	c.Argv = append(c.Argv[:len(c.Argv):len(c.Argv)], preloadFlag)
-	if z.child, err = spawn(c, uintptr(null), uintptr(out), uintptr(errout), uintptr(theirs)); err != nil {
+	if z.child, err = spawn(c, uintptr(null), uintptr(out), uintptr(errout), uintptr(theirs), uintptr(theirCommands)); err != nil {
 		_ = conn.Close()
+		z.control.close()
 		output.close()
 		return nil, err
 	}
@@ -175,7 +186,9 @@ func (p *Pool) startZygote(g *generation) (*zygote, error) {
 	// The workers' memory has the environment that the zygote was started
 	// with: its mark would have them killed as its strays.
 	z.child.mark = ""
+	voice.info, voice.control = z.info, z.control
 	output.read()
+	go z.control.listen()
 	p.zygotes.Add(1)
 	go p.attendZygote(g, z)
 	return z, nil
@@ -203,6 +216,7 @@ func (p *Pool) attendZygote(g *generation, z *zygote) {
 	g.zygotes.forget(z)
 	<-listened
 	_ = z.conn.Close()
+	z.control.finish()
 	z.output.finish()
 	z.exit, z.said = exit, z.last.all()
 	if closed(z.ready) && !closed(z.stopped) {

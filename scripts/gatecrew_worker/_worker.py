@@ -79,7 +79,7 @@ def main(argv):
     # forks must not hold the connections.
     try:
         if options.preload:
-            zygote = Zygote(_take_socket(_SOCKET))
+            zygote, control = Zygote(_take_socket(_SOCKET)), _take_control(_CONTROL)
         else:
             loop, control = _connect(_SOCKET, _CONTROL, options)
     except OSError as exc:
@@ -87,9 +87,8 @@ def main(argv):
               file=sys.stderr)
         return EXIT_FAILED
     sys.path.insert(0, os.path.abspath(options.app_dir or os.getcwd()))
-    report = None
-    if options.report_modules and not options.preload and control is not None:
-        report = _modules.Report(control)
+    report = _modules.Report(control) if options.report_modules and control is not None else None
+    if report is not None:
         report.expect(options.app)
     try:
         app = load_wsgi(options.app)
@@ -98,15 +97,19 @@ def main(argv):
         if report is not None:
             report.tell(exc)
         return EXIT_NOT_LOADED
-    if report is not None:
-        report.tell()
-        report.follow()
     if options.preload:
+        if report is not None:
+            report.tell()
         descriptors = zygote.serve()
         if descriptors is None:
             return 0
         # From here on this is a worker that was born with the application.
         loop, control = _connect(*descriptors, options)
+        if report is not None:
+            report = _modules.Report(control)
+    if report is not None:
+        report.tell()
+        report.follow()
     return _serve(app, loop, control, options)
 
 
