@@ -40,7 +40,7 @@ var (
 // flags are in the order in which someone needs them.
 var flags = []flag{
 	{name: "bind", short: "b", value: "ADDRESS...", usage: "HOST:PORT, unix:PATH or fd://N (default: 127.0.0.1:8000)", keys: []string{"listen"}},
-	{name: "workers", short: "w", value: "N|MIN:MAX|auto", usage: "worker processes, also $WEB_CONCURRENCY (default: 2)", keys: []string{"pool.workers"}, env: "WEB_CONCURRENCY"},
+	{name: "workers", short: "w", value: "N|MIN:MAX|auto", usage: "worker processes, also $WEB_CONCURRENCY (default: auto)", keys: []string{"pool.workers"}, env: "WEB_CONCURRENCY"},
 	{name: "threads", value: "N", usage: "requests that a worker serves at a time (default: 1)", keys: []string{"pool.threads"}},
 	{name: "timeout", short: "t", value: "TIME", usage: "longest silence of an application (default: 30s; FastCGI 60s)", keys: []string{"pool.timeout", "cgi.timeout", "fastcgi.timeout"}},
 	{name: "graceful-timeout", value: "TIME", usage: "time to end the requests in progress (default: 30s)", keys: []string{"graceful_timeout", "pool.graceful_timeout"}},

@@ -125,7 +125,7 @@ type Pool struct {
 	// Workers is how many processes there are: N, MIN:MAX to follow the
 	// load, or auto, which is a MIN:MAX by the processors and the memory
 	// that the gateway may use. With a MIN of 0 a pool without requests has
-	// no process, and its first request waits for one to start. Default: 2.
+	// no process, and its first request waits for one to start. Default: auto.
 	Workers Workers `yaml:"workers"`
 	// MinSpare is how many idle workers a pool of MIN:MAX keeps ready for
 	// the next requests. Default: 0, it grows when requests have to wait.

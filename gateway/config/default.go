@@ -36,7 +36,7 @@ func defaultQueue() Queue { return Queue{QueueLength: 512, QueueTimeout: 10 * ti
 func (p *Pool) setDefaults() {
 	*p = Pool{
 		Chdir:            ".",
-		Workers:          Workers{Min: 2, Max: 2},
+		Workers:          Workers{Max: 1, auto: true},
 		Threads:          1,
 		Timeout:          30 * time.Second,
 		GracefulTimeout:  30 * time.Second,
