@@ -23,23 +23,34 @@ import (
 )
 
 // applications are all that runs outside the gateway's own process: pools of
-// workers, runners of CGI scripts, connections to other servers.
+// workers, programs beside them, runners of CGI scripts, connections to other
+// servers.
 type applications struct {
-	log     *zap.Logger
-	pools   map[string]*procpool.Pool
-	local   map[string]*backend.Local
-	runners []*procpool.Runner
-	remotes []*backend.Remote
-	cgroups []*procpool.Cgroup
+	log      *zap.Logger
+	pools    map[string]*procpool.Pool
+	after    map[string][]string // programs that a pool waits for
+	local    map[string]*backend.Local
+	programs *procpool.Programs
+	waiting  sync.WaitGroup // pools that wait for programs
+	runners  []*procpool.Runner
+	remotes  []*backend.Remote
+	cgroups  []*procpool.Cgroup
 	// reloaders are of the pools in development.
 	reloaders map[string]*reload.Reloader
 
 	removeRuntimeDir func() error
 }
 
-// newApplications makes the pools of a configuration; nothing is started yet.
+// newApplications makes the pools and programs of a configuration; nothing is
+// started yet.
 func newApplications(cfg *config.Config, log *zap.Logger, slow *slowlog.Log) (*applications, error) {
-	a := &applications{log: log, pools: map[string]*procpool.Pool{}, local: map[string]*backend.Local{}, reloaders: map[string]*reload.Reloader{}}
+	a := &applications{
+		log: log, pools: map[string]*procpool.Pool{}, after: map[string][]string{},
+		local: map[string]*backend.Local{}, reloaders: map[string]*reload.Reloader{},
+	}
+	if err := a.newPrograms(cfg); err != nil {
+		return nil, err
+	}
 	if len(cfg.Pools) == 0 {
 		return a, nil
 	}
@@ -62,7 +73,7 @@ func newApplications(cfg *config.Config, log *zap.Logger, slow *slowlog.Log) (*a
 		if err != nil {
 			return nil, errors.Join(err, a.close())
 		}
-		a.pools[name] = pool
+		a.pools[name], a.after[name] = pool, p.After
 		local := &backend.Local{Pool: pool, Timeout: p.Timeout, InterruptTimeout: p.InterruptTimeout, SlowTimeout: p.SlowTimeout,
 			BufferRequests: p.BufferRequests, ReplayIdempotent: p.ReplayIdempotent}
 		if p.SlowTimeout > 0 {
@@ -148,25 +159,35 @@ func (a *applications) fastcgi(c *config.FastCGI) *backend.Remote {
 	return r
 }
 
-// start starts the workers of all pools, without waiting for them.
+// start starts programs and the workers of all pools, without waiting for them.
 func (a *applications) start() {
+	a.programs.Start()
 	for name, p := range a.pools {
 		if r := a.reloaders[name]; r != nil {
 			r.Start(p)
 		}
-		p.Start()
+		a.startPool(name, p)
 	}
 }
 
 // awaitReady waits until each pool has a worker. A pool that can't start one
 // is given up with an error when failFast is set; else it is left to keep
-// trying, which its own log tells about.
+// trying, which its own log tells about. So is one that waits for programs when
+// a program has failed.
 func (a *applications) awaitReady(ctx context.Context, failFast bool) error {
 	for name, p := range a.pools {
+		var programFailed <-chan struct{}
+		if len(a.after[name]) > 0 {
+			programFailed = a.programs.Failed()
+		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-p.Ready():
+		case <-programFailed:
+			if p.Stats().States[procpool.Ready] == 0 {
+				a.log.Error("pool waits for a program that has failed; it is served as soon as it has a worker", zap.String("pool", name))
+			}
 		case <-p.Failed():
 			f := p.Failure()
 			if a.reloaders[name] != nil {
@@ -188,8 +209,9 @@ func (a *applications) resize(delta int) {
 	}
 }
 
-// stop ends all applications: orderly while ctx lasts, then at once.
-func (a *applications) stop(ctx context.Context) {
+// stop ends all applications: pools orderly while ctx lasts, then at once, and
+// after them the programs, orderly until they are told to hurry.
+func (a *applications) stop(ctx, hurry context.Context) {
 	for _, r := range a.reloaders {
 		r.Close()
 	}
@@ -208,6 +230,10 @@ func (a *applications) stop(ctx context.Context) {
 		r.Close()
 	}
 	wg.Wait()
+	// Not before: the last requests may have needed them.
+	if err := a.programs.Stop(hurry); err != nil {
+		a.log.Warn("programs were stopped at once")
+	}
 }
 
 // strayGrace is how long processes that applications left behind in sessions of
@@ -225,6 +251,8 @@ func (a *applications) close() error {
 	for _, r := range a.runners {
 		r.Close()
 	}
+	a.programs.Close()
+	a.waiting.Wait()
 	procpool.EndStrays(strayGrace)
 	var errs []error
 	for _, group := range a.cgroups {

@@ -113,12 +113,6 @@ func (g *Gateway) Run() error {
 			l.Close()
 		}
 	}()
-	g.warnOfDevelopment(listeners)
-	g.apps.start()
-	if stop, err := g.awaitReady(signals); stop || err != nil {
-		return err
-	}
-
 	server := &http.Server{
 		Handler:           g.handler,
 		ReadHeaderTimeout: g.cfg.Limits.HeaderTimeout,
@@ -129,6 +123,15 @@ func (g *Gateway) Run() error {
 	conns := listen.NewConns(g.cfg.Limits.MaxConnections, g.cfg.Limits.WriteTimeout)
 	defer conns.Close()
 	server.ConnState = conns.State
+	g.warnOfDevelopment(listeners)
+	g.apps.start()
+	if stop, err := g.awaitReady(signals); stop != nil || err != nil {
+		if stop != nil {
+			g.shutdown(server, conns, signals, stop != syscall.SIGTERM)
+		}
+		return err
+	}
+
 	failed := make(chan error, len(listeners))
 	var serving sync.WaitGroup
 	for _, l := range listeners {
@@ -165,8 +168,8 @@ func (g *Gateway) listen() (listeners []net.Listener, err error) {
 }
 
 // awaitReady waits until each pool has a worker, or has said why not. stop is
-// true when a signal ended the wait.
-func (g *Gateway) awaitReady(signals <-chan os.Signal) (stop bool, err error) {
+// the signal that ended the wait, if one did.
+func (g *Gateway) awaitReady(signals <-chan os.Signal) (stop os.Signal, err error) {
 	ready := make(chan error, 1)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -174,10 +177,10 @@ func (g *Gateway) awaitReady(signals <-chan os.Signal) (stop bool, err error) {
 	for {
 		select {
 		case err := <-ready:
-			return false, err
+			return nil, err
 		case s := <-signals:
 			if s == syscall.SIGTERM || s == syscall.SIGINT || s == syscall.SIGQUIT {
-				return true, nil
+				return s, nil
 			}
 		}
 	}
@@ -230,12 +233,15 @@ func (g *Gateway) attend(signals <-chan os.Signal, failed <-chan error) error {
 const quietConnection = 400 * time.Millisecond
 
 // shutdown ends the requests, then the pools: within the graceful timeout, or
-// at once when it is told to hurry or a signal says so meanwhile.
+// at once when it is told to hurry or a signal says so meanwhile. Programs come
+// last, and have timeouts of their own.
 func (g *Gateway) shutdown(server *http.Server, conns *listen.Conns, signals <-chan os.Signal, hurry bool) {
-	ctx, cancel := context.WithTimeout(context.Background(), g.cfg.GracefulTimeout)
+	calm, hurryUp := context.WithCancel(context.Background())
+	defer hurryUp()
+	ctx, cancel := context.WithTimeout(calm, g.cfg.GracefulTimeout)
 	defer cancel()
 	if hurry {
-		cancel()
+		hurryUp()
 	}
 	done := make(chan struct{})
 	defer close(done)
@@ -249,7 +255,7 @@ func (g *Gateway) shutdown(server *http.Server, conns *listen.Conns, signals <-c
 			case s := <-signals:
 				if s == syscall.SIGTERM || s == syscall.SIGINT || s == syscall.SIGQUIT {
 					g.log.Warn("stopping at once")
-					cancel()
+					hurryUp()
 				}
 			case <-done:
 				return
@@ -263,5 +269,5 @@ func (g *Gateway) shutdown(server *http.Server, conns *listen.Conns, signals <-c
 			g.log.Warn("requests in progress were cut off", zap.Duration("after", time.Since(began)))
 		}
 	}
-	g.apps.stop(ctx)
+	g.apps.stop(ctx, calm)
 }

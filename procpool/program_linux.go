@@ -18,19 +18,20 @@ func (ps *Programs) run(p *program) {
 		ps.output(p.Name, stream, line)
 	})
 	if err != nil {
-		ps.ended(p, Exit{}, err, "")
+		ps.ended(p, ps.clk.now(), Exit{}, err, "")
 		return
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var asking sync.WaitGroup
 	asking.Go(func() { ps.askReady(ctx, p) })
 	<-p.child.exited
+	now := ps.clk.now()
 	cancel()
 	p.child.endWhole() // the next start finds nothing of this one in its way
 	exit := p.child.reap(false)
 	asking.Wait()
 	output.finish()
-	ps.ended(p, exit, nil, last.get())
+	ps.ended(p, now, exit, nil, last.get())
 }
 
 // startProgram starts the process of p and the reading of its output.
@@ -80,8 +81,8 @@ func (ps *Programs) askReady(ctx context.Context, p *program) {
 		if err == nil {
 			ps.mu.Lock()
 			p.isReady = true
-			ps.poke()
 			ps.mu.Unlock()
+			ps.notify()
 			return
 		}
 		again, stop := ps.clk.after(readyInterval)

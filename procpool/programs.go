@@ -40,10 +40,13 @@ type Programs struct {
 	clk    clock
 	list   []*program
 
-	wake      chan struct{} // a hint to the owner to look again
-	startOnce sync.Once
-	failed    chan struct{} // closed when a program has ended that had never been up
-	done      chan struct{} // closed when the owner has ended
+	wake       chan struct{} // a hint to the owner to look again
+	startOnce  sync.Once
+	failed     chan struct{} // closed when a program has ended that had never been up
+	failedOnce sync.Once
+	done       chan struct{} // closed when the owner has ended
+
+	runs sync.WaitGroup // a goroutine for each process
 
 	// mu guards everything below and the programs.
 	mu      sync.Mutex
@@ -216,4 +219,11 @@ func (ps *Programs) poke() {
 	case ps.wake <- struct{}{}:
 	default: // it will look anyway
 	}
+}
+
+// notify is poke for who doesn't hold the lock.
+func (ps *Programs) notify() {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	ps.poke()
 }

@@ -20,6 +20,7 @@ func (ps *Programs) own() {
 			act()
 		}
 		if s.finished {
+			ps.runs.Wait() // for their last words
 			return
 		}
 		s.wait(ps.clk, ps.wake)
@@ -111,7 +112,7 @@ func (ps *Programs) launch(s *survey, p *program) {
 		if len(without) > 0 {
 			ps.log.Error("program is started although others that it comes after are not up", zap.String("program", p.Name), zap.Strings("not_up", without))
 		}
-		go ps.run(p)
+		ps.runs.Go(func() { ps.run(p) })
 	})
 }
 
@@ -122,21 +123,21 @@ func (ps *Programs) up(s *survey, p *program) {
 	if p.backoff.failures > 0 {
 		s.due(p.started.Add(steadyAfter))
 	}
-	ps.poke()
 	pid, took := p.child.pid, s.now.Sub(p.started)
 	s.do(func() {
 		ps.log.Info("program up", zap.String("program", p.Name), zap.Int("pid", pid), zap.Duration("took", took))
+		ps.notify()
 	})
 }
 
 // abandon has nobody wait for p any longer.
 func (ps *Programs) abandon(s *survey, p *program) {
 	p.abandoned = true
-	ps.poke()
 	why := p.down()
 	s.do(func() {
 		ps.log.Error("program is not up in time; what comes after it is started without it",
 			zap.String("program", why), zap.Duration("start_timeout", p.StartTimeout))
+		ps.notify()
 	})
 }
 
@@ -144,7 +145,6 @@ func (ps *Programs) abandon(s *survey, p *program) {
 func (ps *Programs) stop(s *survey, p *program) {
 	p.enter(ProgramStopping, s.now)
 	s.due(s.now.Add(p.StopTimeout))
-	ps.poke()
 	child := p.child
 	if child == nil {
 		return // being started: run sees the state
@@ -171,10 +171,9 @@ func (ps *Programs) kill(s *survey, p *program) {
 const fleetingHint = "it ends with status 0 right after its start, as a program does that puts itself into the background: " +
 	"run it in the foreground, as in redis-server --daemonize no"
 
-// ended notes the end of p's process, or that there never was one (startErr).
-func (ps *Programs) ended(p *program, exit Exit, startErr error, last string) {
+// ended notes the end of p's process, now, or that there never was one (startErr).
+func (ps *Programs) ended(p *program, now time.Time, exit Exit, startErr error, last string) {
 	ps.mu.Lock()
-	now := ps.clk.now()
 	told := p.state == ProgramStopping && p.failure == nil
 	success := exit.Success() && startErr == nil && p.failure == nil
 	ran, pid := now.Sub(p.started), 0
@@ -212,12 +211,8 @@ func (ps *Programs) ended(p *program, exit Exit, startErr error, last string) {
 		p.backoff.failed(p.started, now, ps.clk.random)
 		p.enter(ProgramBackingOff, now)
 	}
-	state, retry, fleeting := p.state, p.backoff.wait(now), p.fleeting
-	if !p.wasUp && state != ProgramEnded && !closed(ps.failed) {
-		close(ps.failed)
-	}
-	ps.poke()
-	lastExit := p.lastExit
+	state, retry, fleeting, lastExit := p.state, p.backoff.wait(now), p.fleeting, p.lastExit
+	failed := !p.wasUp && state != ProgramEnded
 	ps.mu.Unlock()
 
 	log := ps.log.With(zap.String("program", p.Name), zap.Int("pid", pid), zap.String("exit", lastExit), zap.Duration("ran", ran))
@@ -231,4 +226,9 @@ func (ps *Programs) ended(p *program, exit Exit, startErr error, last string) {
 	default:
 		log.Warn("program ended by itself", zap.Duration("retry", retry), zap.String("last_output", last))
 	}
+	// After the line about it: others follow with lines of their own.
+	if failed {
+		ps.failedOnce.Do(func() { close(ps.failed) })
+	}
+	ps.notify()
 }

@@ -2,8 +2,14 @@ package main
 
 import (
 	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
 
 	"github.com/urfave/cli/v2"
+
+	"gatecrew/gateway/config"
 )
 
 func checkCommand() *cli.Command {
@@ -29,6 +35,7 @@ func check(c *cli.Context) error {
 	}
 	if !c.Bool("print") {
 		fmt.Fprintf(c.App.Writer, "%s: good\n", c.String("config"))
+		printPrograms(c.App.Writer, cfg)
 		return nil
 	}
 	text, err := cfg.YAML()
@@ -39,10 +46,31 @@ func check(c *cli.Context) error {
 	return err
 }
 
+// printPrograms says what is run beside the pools, in the order of the starts.
+func printPrograms(w io.Writer, cfg *config.Config) {
+	for _, name := range cfg.StartOrder() {
+		p := cfg.Programs[name]
+		fmt.Fprintf(w, "program %s%s: %s\n", name, afterText(p.After), strings.Join(p.Command, " "))
+	}
+	for _, name := range slices.Sorted(maps.Keys(cfg.Pools)) {
+		if after := cfg.Pools[name].After; len(after) > 0 {
+			fmt.Fprintf(w, "pool %s%s\n", name, afterText(after))
+		}
+	}
+}
+
+func afterText(names []string) string {
+	if len(names) == 0 {
+		return ""
+	}
+	return " after " + strings.Join(names, ", ")
+}
+
 var checkHelp = `gatecrew check [-c FILE] [--print] [flags]
 
 Says everything that is wrong with a configuration file, and starts nothing.
-The exit status is 0 when it is good, else 1.
+Of a good one it prints the programs that would be run beside the pools. The
+exit status is 0 when it is good, else 1.
 
 Flags (each is also a variable, --config is $GATECREW_CONFIG; in lists commas):
   -c, --config FILE              (default: gatecrew.yaml)

@@ -65,11 +65,7 @@ func (c *checker) check() {
 			c.pool(join("pools", name), p)
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(cfg.Programs)) {
-		if p := cfg.Programs[name]; p != nil {
-			c.companion(join("programs", name), p)
-		}
-	}
+	c.programs()
 	if len(cfg.Sites) == 0 {
 		c.fault("sites", "there is nothing to serve", "write sites: with at least one route, as in - routes: [{path: /, static: {dir: public}}]")
 	}
@@ -105,6 +101,23 @@ func (c *checker) listen() {
 func (c *checker) socketLength(path, address string) {
 	if len(address) > 107 {
 		c.fault(path, fmt.Sprintf("the path of the socket has %d bytes, and no more than 107 are possible", len(address)), "")
+	}
+}
+
+// reachable checks and completes an address that is to be connected to. None is
+// no fault.
+func (c *checker) reachable(path string, a *Address) {
+	switch a.Network {
+	case "fd":
+		c.fault(path, "a descriptor can't be connected to", "write unix:PATH or HOST:PORT")
+	case "unix":
+		// The socket itself may appear later, with the program.
+		a.Address = c.abs(a.Address)
+		c.socketLength(path, a.Address)
+	case "tcp":
+		if strings.HasPrefix(a.Address, ":") || strings.HasSuffix(a.Address, ":0") {
+			c.fault(path, fmt.Sprintf("%q can't be connected to", a.Address), "write HOST:PORT")
+		}
 	}
 }
 

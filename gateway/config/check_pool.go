@@ -50,6 +50,7 @@ func (c *checker) pool(at string, p *Pool) {
 		c.fault(at+".warm_up", fmt.Sprintf("%q is not a path", p.WarmUp), "it begins with a slash, as in /health")
 	}
 	c.reload(at, p)
+	c.after(at, p.After)
 	c.queue(at, &p.Queue)
 	c.environment(at, &p.Environment)
 	c.isolation(at, &p.Isolation)

@@ -240,22 +240,10 @@ func (c *checker) extension(at, ext string) {
 }
 
 func (c *checker) fastcgi(at string, f *FastCGI) {
-	switch f.Address.Network {
-	case "":
-		if !c.written(at + ".address") {
-			c.fault(at, "the address is missing", "write address: unix:PATH or HOST:PORT")
-		}
-	case "fd":
-		c.fault(at+".address", "a descriptor can't be connected to", "write unix:PATH or HOST:PORT")
-	case "unix":
-		// The socket itself may appear later, with the application.
-		f.Address.Address = c.abs(f.Address.Address)
-		c.socketLength(at+".address", f.Address.Address)
-	case "tcp":
-		if strings.HasPrefix(f.Address.Address, ":") || strings.HasSuffix(f.Address.Address, ":0") {
-			c.fault(at+".address", fmt.Sprintf("%q can't be connected to", f.Address.Address), "write HOST:PORT")
-		}
+	if f.Address == (Address{}) && !c.written(at+".address") {
+		c.fault(at, "the address is missing", "write address: unix:PATH or HOST:PORT")
 	}
+	c.reachable(at+".address", &f.Address)
 	c.fastcgiRoot(at, f)
 	for _, name := range slices.Sorted(maps.Keys(f.Params)) {
 		where := join(at+".params", name)

@@ -190,7 +190,7 @@ type Pool struct {
 	// process, so that they share its memory. Default: false.
 	Preload bool `yaml:"preload"`
 	// After are programs that have to be up before the workers are started.
-	// Default: none.
+	// They wait for each no longer than its StartTimeout. Default: none.
 	After []string `yaml:"after,omitempty"`
 	// WarmUp is a path, with a query if need be, that each new worker is
 	// asked for before it gets requests. An answer of 500 or more, or none,
@@ -284,28 +284,31 @@ type Cgroup struct {
 type Program struct {
 	// Command is the program and its arguments. The program is a path, or a
 	// name that is looked for in bin of the virtual environment that the
-	// pools use, then in $PATH. Required.
+	// pools use, then in $PATH. It must stay in the foreground. Required.
 	Command []string `yaml:"command"`
 	// Chdir is the folder it runs in. Default: the folder of the
 	// configuration file.
 	Chdir string `yaml:"chdir"`
 	// After are programs that have to be up before this one is started, and
-	// that are stopped after it. Default: none.
+	// that are stopped after it. It waits for each no longer than the
+	// StartTimeout of that one. Default: none.
 	After []string `yaml:"after,omitempty"`
 	// Ready is an address that accepts connections once the program is up,
 	// HOST:PORT or unix:PATH. Default: none, it is up once it has run for a
 	// second.
-	Ready string `yaml:"ready,omitempty"`
+	Ready Address `yaml:"ready,omitempty"`
 	// Restart says what becomes of a program that has ended: always starts
 	// it again, on-failure unless its exit status was 0, never leaves it.
 	// Default: always.
 	Restart string `yaml:"restart"`
-	// StartTimeout is how long it may take to be up. Default: 60s.
+	// StartTimeout is how long it may take to be up; then it is stopped and
+	// started again. Default: 60s.
 	StartTimeout time.Duration `yaml:"start_timeout"`
-	// StopSignal asks it to end: TERM, INT, QUIT or HUP. Default: TERM.
+	// StopSignal asks it to end: TERM, INT, QUIT or HUP. It is sent to the
+	// program itself, which is to end what it has started. Default: TERM.
 	StopSignal string `yaml:"stop_signal"`
-	// StopTimeout is how long it may take to end before it is killed.
-	// Default: 10s.
+	// StopTimeout is how long it may take to end before it is killed, with
+	// all that it has started. Default: 10s.
 	StopTimeout time.Duration `yaml:"stop_timeout"`
 	// Environment is what it sees of the gateway's environment.
 	Environment `yaml:",inline"`

@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -26,6 +27,9 @@ func fixture(t testing.TB) string {
 		"htdocs/a.php":    "",
 		"plain/readme":    "",
 		"venv/bin/python": "#!/bin/sh\n",
+		"venv/bin/queue":  "#!/bin/sh\n",
+		"old/bin/python":  "#!/bin/sh\n",
+		"old/bin/queue":   "#!/bin/sh\n",
 	} {
 		path := filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -131,6 +135,48 @@ func TestFaultsAreReportedAtOnceWithPlaceAndHint(t *testing.T) {
 			"gatecrew.yaml:3:43: pools.a.preload: it does nothing with reload, which has each worker load the application anew (leave one of them out)",
 			`gatecrew.yaml:3:79: pools.a.reload_include[1]: "a[b" is no pattern (write *, ** or ?; [a-z] and {a,b} need their ends)`,
 			"gatecrew.yaml:4:20: pools.b.reload_include: it does nothing without reload (write reload: true too)"}},
+		{"programs", serving + `pools:
+  web: {app: app.py, after: [redi]}
+programs:
+  redis: {ready: ":1", restart: often, stop_signal: KILL, start_timeout: 0, chdir: nowhere}
+  mail: {command: [no-such-program], after: [redis, nobody], ready: "fd://3"}
+  line: {command: ["sh -c true"], ready: "localhost"}
+  path: {command: [./app.py], stop_timeout: 0}
+  jail: {command: [sh], chroot: plain}
+  cell: {command: [/bin/sh], chroot: plain}
+`, []string{
+			`gatecrew.yaml:3:30: pools.web.after[0]: there is no program "redi" (did you mean redis?)`,
+			`gatecrew.yaml:5:3: programs.redis.command: the command is missing (write command: [PROGRAM, ARGUMENT...])`,
+			`gatecrew.yaml:5:18: programs.redis.ready: ":1" can't be connected to (write HOST:PORT)`,
+			`gatecrew.yaml:5:33: programs.redis.restart: "often" is not known (write always, on-failure, never)`,
+			`gatecrew.yaml:5:53: programs.redis.stop_signal: "KILL" is not known (write TERM, INT, QUIT, HUP)`,
+			`gatecrew.yaml:5:74: programs.redis.start_timeout: the value must be more than 0 (every limit and every wait has an end; write a large one instead)`,
+			`gatecrew.yaml:5:84: programs.redis.chdir: there is no folder ` + dir + `/nowhere (paths are relative to the folder of the configuration file)`,
+			`gatecrew.yaml:6:20: programs.mail.command[0]: there is no program no-such-program, neither in the virtual environment of a pool nor in $PATH (install it there, or write its path)`,
+			`gatecrew.yaml:6:53: programs.mail.after[1]: there is no program "nobody" (known here: cell, jail, line, mail, path, redis)`,
+			`gatecrew.yaml:6:69: programs.mail.ready: a descriptor can't be connected to (write unix:PATH or HOST:PORT)`,
+			`gatecrew.yaml:7:20: programs.line.command[0]: there is no program sh -c true (write each argument as an element of its own: [PROGRAM, ARGUMENT...])`,
+			`gatecrew.yaml:7:42: programs.line.ready: "localhost" is not an address (write HOST:PORT, :PORT or unix:PATH, with brackets around an IPv6 host)`,
+			`gatecrew.yaml:8:20: programs.path.command[0]: there is no program ` + dir + `/app.py (write the path of a program, or a name that is in $PATH)`,
+			`gatecrew.yaml:8:45: programs.path.stop_timeout: the value must be more than 0 (every limit and every wait has an end; write a large one instead)`,
+			`gatecrew.yaml:9:20: programs.jail.command[0]: "sh" is no path inside of the chroot (write it from its /, as in /bin/redis-server)`,
+			`gatecrew.yaml:10:20: programs.cell.command[0]: there is no program /bin/sh in ` + dir + `/plain (paths are taken inside of the chroot)`}},
+		{"circles of programs", serving + `programs:
+  a: {command: [sh], after: [b]}
+  b: {command: [sh], after: [d, c]}
+  c: {command: [sh], after: [a, d]}
+  d: {command: [sh]}
+  e: {command: [sh], after: [e]}
+`, []string{
+			`gatecrew.yaml:5:30: programs.c.after[0]: nothing could be started first: a after b, b after c, c after a (leave one of these out)`,
+			`gatecrew.yaml:7:30: programs.e.after[0]: nothing could be started first: e after e (leave one of these out)`}},
+		{"a program of two environments", serving + `pools:
+  web: {app: app.py}
+  old: {app: app.py, python: old/bin/python}
+programs:
+  queue: {command: [queue]}
+`, []string{
+			`gatecrew.yaml:6:21: programs.queue.command[0]: the pools use several virtual environments that have a program queue (write ` + dir + `/old/bin/queue or ` + dir + `/venv/bin/queue)`}},
 		{"hosts", `sites:
   - hosts: [a.org, A.org, "b.org:80", "http://c.org", "x.*.org", "d e"]
     routes: [{path: /, static: {dir: public}}]
@@ -336,6 +382,43 @@ sites:
 	check("bare index", len(bare.Index)+len(bare.Extensions), 0)
 	check("bare static", bare.Static, false)
 	check("bare authorization", bare.PassAuthorization, false)
+}
+
+func TestPrograms(t *testing.T) {
+	dir := fixture(t)
+	cfg, err := loadText(t, serving+`pools:
+  web: {app: app.py, after: [queue, store]}
+  more: {app: app.py}
+programs:
+  queue: {command: [queue, -n, 3], after: [store]}
+  store: {command: [sh], ready: unix:run/store.sock}
+  late: {command: [cgi-bin/env.sh], after: [queue], ready: "localhost:1", restart: on-failure, stop_signal: INT, chdir: public}
+  early: {command: [/bin/sh]}
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sh, err := exec.LookPath("sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name string
+		want Program
+	}{
+		{"queue", Program{Command: []string{dir + "/venv/bin/queue", "-n", "3"}, Chdir: dir, After: []string{"store"}, Restart: "always", StopSignal: "TERM"}},
+		{"store", Program{Command: []string{sh}, Chdir: dir, Ready: Address{"unix", dir + "/run/store.sock"}, Restart: "always", StopSignal: "TERM"}},
+		{"late", Program{Command: []string{dir + "/cgi-bin/env.sh"}, Chdir: dir + "/public", After: []string{"queue"}, Ready: Address{"tcp", "localhost:1"}, Restart: "on-failure", StopSignal: "INT"}},
+		{"early", Program{Command: []string{"/bin/sh"}, Chdir: dir, Restart: "always", StopSignal: "TERM"}},
+	} {
+		c.want.StartTimeout, c.want.StopTimeout = time.Minute, 10*time.Second
+		if got := *cfg.Programs[c.name]; !reflect.DeepEqual(got, c.want) {
+			t.Errorf("%s: got %+v, want %+v", c.name, got, c.want)
+		}
+	}
+	if got, want := cfg.StartOrder(), []string{"early", "store", "queue", "late"}; !slices.Equal(got, want) {
+		t.Errorf("order %q, want %q", got, want)
+	}
 }
 
 func TestSettingsStandOverTheFile(t *testing.T) {

@@ -17,6 +17,10 @@ pools:
     pass_env: [DJANGO_*]
     workers: 1:3
     timeout: 90m
+    after: [b]
+programs:
+  a: {command: [sh, -c, "exec sleep 1"]}
+  b: {command: [sh], after: [a], ready: unix:b.sock, restart: never}
 sites:
   - hosts: ["*.example.org"]
     routes:
