@@ -98,8 +98,11 @@ func poolConfig(name string, p *config.Pool, workerDir string, log *zap.Logger) 
 		Preload: p.Preload,
 		Min:     p.Workers.Min, Max: p.Workers.Max,
 		QueueLength: queueLength(p.QueueLength), QueueTimeout: p.QueueTimeout,
-		MaxRequests: p.MaxRequests, MaxRequestsJitter: p.MaxRequestsJitter,
-		StartTimeout: p.StartTimeout, GracefulTimeout: p.GracefulTimeout,
+		MinSpare: p.MinSpare, MaxSpare: p.MaxSpare, IdleTimeout: p.IdleTimeout,
+		MaxRequests: p.MaxRequests, MaxRequestsJitter: p.MaxRequestsJitter, MaxAge: p.MaxAge,
+		MaxMemory: int64(p.MaxMemory), HardMemory: int64(p.HardMemory), MemoryBudget: int64(p.MemoryBudget),
+		MemoryPSS: p.MemoryMeasure == "pss", MaxReplacing: p.MaxReplacing,
+		StartTimeout: p.StartTimeout, GracefulTimeout: p.GracefulTimeout, StopGrace: p.StopTimeout,
 		Log: log,
 		Output: func(w procpool.WorkerInfo, _ string, line []byte) {
 			log.Named(w.Name).Info(string(line))
@@ -107,6 +110,7 @@ func poolConfig(name string, p *config.Pool, workerDir string, log *zap.Logger) 
 		Attach: func(ctx context.Context, _ procpool.WorkerInfo, conn net.Conn) (procpool.Session, error) {
 			return backend.Attach(ctx, fcgi.NewConn(conn, fcgi.Options{}))
 		},
+		WarmUp: backend.WarmUp(p.WarmUp),
 	}
 }
 
@@ -206,6 +210,14 @@ func (a *applications) awaitReady(ctx context.Context, failFast bool) error {
 func (a *applications) resize(delta int) {
 	for _, p := range a.pools {
 		p.Resize(delta)
+	}
+}
+
+// restart replaces the workers of each pool by such as load the application
+// anew. The pools themselves log how that goes.
+func (a *applications) restart() {
+	for _, p := range a.pools {
+		p.Restart(nil)
 	}
 }
 

@@ -88,7 +88,8 @@ func New(cfg *config.Config, o Options) (*Gateway, error) {
 var errHurry = errors.New("told to stop at once")
 
 // Run serves until the process is told to stop by a signal: TERM ends after
-// the requests in progress, a second TERM, INT or QUIT at once. It returns nil
+// the requests in progress, a second TERM, INT or QUIT at once. HUP restarts the
+// workers. It returns nil
 // after an orderly end.
 func (g *Gateway) Run() error {
 	signals := make(chan os.Signal, 8)
@@ -179,8 +180,11 @@ func (g *Gateway) awaitReady(signals <-chan os.Signal) (stop os.Signal, err erro
 		case err := <-ready:
 			return nil, err
 		case s := <-signals:
-			if s == syscall.SIGTERM || s == syscall.SIGINT || s == syscall.SIGQUIT {
+			switch s {
+			case syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT:
 				return s, nil
+			case syscall.SIGHUP: // what can't be loaded may have been repaired
+				g.apps.restart()
 			}
 		}
 	}
@@ -210,7 +214,8 @@ func (g *Gateway) attend(signals <-chan os.Signal, failed <-chan error) error {
 			case syscall.SIGINT, syscall.SIGQUIT:
 				return errHurry
 			case syscall.SIGHUP:
-				g.log.Warn("SIGHUP is reserved for reloading the configuration, which this version can't do yet; restart to apply changes")
+				g.log.Info("SIGHUP: restarting the workers; the configuration file is not read again")
+				g.apps.restart()
 			case syscall.SIGUSR1:
 				if err := g.access.Reopen(); err != nil {
 					g.log.Error("access log can't be opened again", zap.Error(err))

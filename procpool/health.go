@@ -107,9 +107,13 @@ func (p *Pool) live(now time.Time) bool {
 	return !closed(p.done) && (p.acting.IsZero() || now.Sub(p.acting) < stuckAfter)
 }
 
-// Reason is the last line that the worker wrote, the end of a traceback as a
-// rule; indented lines only add to another. Without one it is Err.
+// Reason is the last line that a worker wrote which ended by itself, as a rule
+// the end of a traceback; indented lines only add to another. Otherwise it is
+// Err.
 func (f *StartFailure) Reason() string {
+	if !strings.HasSuffix(f.Err.Error(), f.Exit.String()) {
+		return f.Err.Error() // it was ended, and what it wrote is no reason for that
+	}
 	for _, line := range slices.Backward(f.Output) {
 		if line = strings.TrimRight(line, " \t"); line != "" && line[0] != ' ' && line[0] != '\t' {
 			return line

@@ -101,7 +101,8 @@ type measurement struct {
 	w          *worker
 	pid        int
 	hard, soft bool // for which limits
-	after      int
+	rested     bool // it has finished a request since the last time, or has none
+	after      int  // how many it has finished in all
 
 	bytes  int64 // 0 when it was not measured
 	excess int64
@@ -154,12 +155,11 @@ func (p *Pool) toMeasure() (list []measurement, pause time.Duration) {
 		}
 		finished := w.served - w.inFlight
 		working := w.inFlight > 0 || w.state == Starting
-		active = active || working || finished != w.memory.after
-		m := measurement{
-			w: w, pid: w.info.PID, after: finished,
-			hard: p.cfg.HardMemory > 0 && working,
-			soft: w.state != Starting && (soft && finished != w.memory.after && !now.Before(w.memory.next) || now.Sub(w.memory.next) >= memoryQuiet),
-		}
+		news := finished != w.memory.after
+		active = active || working || news
+		m := measurement{w: w, pid: w.info.PID, after: finished, rested: news || w.inFlight == 0}
+		m.hard = p.cfg.HardMemory > 0 && working
+		m.soft = w.state != Starting && (soft && news && !now.Before(w.memory.next) || now.Sub(w.memory.next) >= memoryQuiet)
 		if m.hard || m.soft {
 			list = append(list, m)
 		}
@@ -188,7 +188,7 @@ func (p *Pool) measured(list []measurement) {
 		}
 		w.memory.bytes, w.memory.after = m.bytes, m.after
 		w.memory.next = now.Add(max(memoryEvery, m.took*memoryShare))
-		if p.cfg.MaxMemory > 0 && m.bytes > p.cfg.MaxMemory && w.memory.fresh <= p.cfg.MaxMemory && w.serving() {
+		if p.cfg.MaxMemory > 0 && m.bytes > p.cfg.MaxMemory && w.memory.fresh <= p.cfg.MaxMemory && m.rested && w.serving() {
 			p.wearOut(w, wornMemory, m.bytes)
 		}
 	}

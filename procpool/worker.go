@@ -131,7 +131,7 @@ func (p *Pool) attached(w *worker, session Session) bool {
 	fresh := p.measureFresh(w)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	w.memory.fresh, w.memory.bytes = fresh, fresh
+	w.memory = memoryOf{bytes: fresh, fresh: fresh, next: now}
 	w.session = session
 	w.capacity, w.aheadMax = max(1, session.Capacity()), session.Ahead()
 	if !w.enter(Ready, now) {

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 )
 
 // Role is what an application is asked to do with a request, with the numbers
@@ -81,11 +82,13 @@ const (
 	ClientGone                  // the request's own context ended, or its body could not be read
 	Returned                    // the application gave the request back without having started it
 	Refused                     // the request can't be expressed in this protocol (too large, NUL in a value)
+	Down                        // the application does not start
 )
 
 var kindNames = [...]string{
 	Unavailable: "application unavailable", Overloaded: "application overloaded", Died: "application died",
 	Malformed: "malformed answer", TimedOut: "application timed out", ClientGone: "client went away", Returned: "request given back", Refused: "request refused",
+	Down: "application down",
 }
 
 func (k Kind) String() string {
@@ -102,6 +105,8 @@ type Error struct {
 	// application code, so that it may be given to another worker whatever
 	// its method. When in doubt it is false.
 	Unseen bool
+	// RetryAfter is when another try makes sense, 0 when that is not known.
+	RetryAfter time.Duration
 	// Err is the cause, for the log. It never goes to the client.
 	Err error
 }

@@ -28,17 +28,22 @@ type Answerer interface{ Answerer() string }
 
 // admission turns the errors of waiting for a place into the gateway's.
 func admission(err error) error {
-	kind := protocol.Unavailable
+	e := &protocol.Error{Kind: protocol.Unavailable, Err: err}
 	var refused *procpool.QueueError
+	var down *procpool.DownError
 	switch {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		kind = protocol.ClientGone
-	case errors.As(err, &refused), errors.Is(err, procpool.ErrClosed):
-		kind = protocol.Overloaded
+		e.Kind = protocol.ClientGone
+	case errors.As(err, &refused):
+		e.Kind, e.RetryAfter = protocol.Overloaded, refused.RetryAfter
+	case errors.As(err, &down):
+		e.Kind, e.RetryAfter = protocol.Down, down.RetryAfter
+	case errors.Is(err, procpool.ErrClosed):
+		e.Kind = protocol.Overloaded
 	case errors.Is(err, syscall.E2BIG):
-		kind = protocol.Refused // the kernel's limit depends on the stack's
+		e.Kind = protocol.Refused // the kernel's limit depends on the stack's
 	}
-	return &protocol.Error{Kind: kind, Err: err}
+	return e
 }
 
 // unseen reports whether the request that failed can't have reached an

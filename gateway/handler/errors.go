@@ -10,7 +10,6 @@ import (
 
 	"gatecrew/gateway/spool"
 	"gatecrew/gateway/static"
-	"gatecrew/procpool"
 	"gatecrew/protocol"
 	"gatecrew/protocol/cgi"
 )
@@ -46,6 +45,7 @@ var byKind = map[protocol.Kind]failure{
 	protocol.TimedOut:    {status: http.StatusGatewayTimeout, text: "The application took too long to answer."},
 	protocol.ClientGone:  {status: statusClientGone, text: "The client went away."},
 	protocol.Returned:    {status: http.StatusServiceUnavailable, text: "The application is busy. Try again in a moment.", retryAfter: 1},
+	protocol.Down:        {status: http.StatusServiceUnavailable, text: "The application is not available. Try again in a moment.", retryAfter: 1},
 	protocol.Refused:     {status: http.StatusRequestHeaderFieldsTooLarge, text: "The request head is too large for the application."},
 }
 
@@ -76,9 +76,9 @@ func failureOf(err error) *failure {
 	}
 	if f, ok := byKind[protocol.KindOf(err)]; ok {
 		f.cause = err
-		var refused *procpool.QueueError
-		if errors.As(err, &refused) {
-			f.retryAfter = int((refused.RetryAfter + time.Second - 1) / time.Second)
+		var e *protocol.Error
+		if errors.As(err, &e) && e.RetryAfter > 0 {
+			f.retryAfter = int((e.RetryAfter + time.Second - 1) / time.Second)
 		}
 		return &f
 	}
