@@ -45,6 +45,9 @@ func (p *Pool) launch(s *survey) {
 	c := p.crew()
 	gen, trying := p.gen, false
 	if r := p.rollout; r != nil {
+		if r.failing != nil {
+			return // the end of the restart decides what is to be started
+		}
 		if trying = !r.proved; !trying {
 			gen = r.gen
 		}

@@ -43,7 +43,8 @@ const (
 type rollout struct {
 	gen     *generation
 	proved  bool
-	failure *StartFailure // of the first worker that failed
+	failing *worker       // the first one that failed; nothing is started until it is gone
+	failure *StartFailure // what is known of it then
 	began   time.Time
 	result  chan<- Restart
 }
@@ -131,6 +132,9 @@ func (p *Pool) tendRollout(s *survey) {
 			p.backoff.failed(r.began, s.now, p.clk.random)
 		}
 		p.endRollout(s, RestartFailed, f, f)
+		return
+	}
+	if r.failing != nil {
 		return
 	}
 	ready, others := 0, 0

@@ -198,8 +198,12 @@ func (p *Pool) died(w *worker, now time.Time) {
 	}
 	w.counted = true
 	p.totals.Deaths++
-	if !w.proven && !(p.rollout != nil && w.gen == p.rollout.gen) { // that one is undone instead
+	switch r := p.rollout; {
+	case w.proven:
+	case r == nil || w.gen != r.gen:
 		p.backoff.failed(w.started, now, p.clk.random)
+	case r.failing == nil: // the restart is undone instead
+		r.failing = w
 	}
 }
 

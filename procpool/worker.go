@@ -100,9 +100,11 @@ func (p *Pool) attach(ctx context.Context, w *worker, conn net.Conn) bool {
 		p.attachFailed(w, fmt.Errorf("negotiation failed: %w", err))
 		return false
 	}
+	p.mu.Lock()
+	w.session = session // run closes it
+	p.mu.Unlock()
 	if p.cfg.WarmUp != nil {
 		if err := p.cfg.WarmUp(ctx, w.info, session); err != nil {
-			_ = session.Close()
 			p.attachFailed(w, fmt.Errorf("warm-up failed: %w", err))
 			return false
 		}
@@ -132,7 +134,6 @@ func (p *Pool) attached(w *worker, session Session) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	w.memory = memoryOf{bytes: fresh, fresh: fresh, next: now}
-	w.session = session
 	w.capacity, w.aheadMax = max(1, session.Capacity()), session.Ahead()
 	if !w.enter(Ready, now) {
 		return false
@@ -202,7 +203,8 @@ func (p *Pool) exited(w *worker, exit Exit, startErr error) {
 func (p *Pool) buried(w *worker, exit Exit, output []string) {
 	p.mu.Lock()
 	failure := w.failure
-	if failure == nil && w.counted && !w.proven {
+	undoes := p.rollout != nil && p.rollout.failing == w
+	if failure == nil && (undoes || w.counted && !w.proven) {
 		failure = fmt.Errorf("died after its start: %s", exit)
 	}
 	var f *StartFailure
@@ -220,7 +222,7 @@ func (p *Pool) buried(w *worker, exit Exit, output []string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	w.gone = true
-	if r := p.rollout; r != nil && r.gen == w.gen && r.failure == nil {
+	if r := p.rollout; r != nil && r.failing == w {
 		r.failure = f
 	}
 	if w.failure != nil {
