@@ -192,7 +192,8 @@ type Pool struct {
 	// After are programs that have to be up before the workers are started.
 	// They wait for each no longer than its StartTimeout. Default: none.
 	After []string `yaml:"after,omitempty"`
-	// WarmUp is a path, with a query if need be, that each new worker is
+	// WarmUp is a path inside of the application, without the path of its
+	// route and with a query if need be, that each new worker is
 	// asked for before it gets requests. An answer of 500 or more, or none,
 	// makes the start a failure. Default: empty, none.
 	WarmUp string `yaml:"warm_up,omitempty"`
