@@ -200,6 +200,7 @@ func (p *Pool) died(w *worker, now time.Time) {
 	p.totals.Deaths++
 	switch r := p.rollout; {
 	case w.proven:
+	case r != nil && r.proved && w.gen != r.gen: // it is on its way out
 	case r == nil || w.gen != r.gen:
 		p.backoff.failed(w.started, now, p.clk.random)
 	case r.failing == nil: // the restart is undone instead
