@@ -114,6 +114,10 @@ func workerMain() {
 		defer mu.Unlock()
 		fmt.Fprintf(conn, format+"\n", args...)
 	}
+	hung := make(chan struct{}) // closed when what hangs is interrupted
+	if has("control") {
+		go answerCommands(mode, hung)
+	}
 	say("ready %d", capacity)
 	var inProgress sync.WaitGroup
 	for lines := bufio.NewScanner(conn); lines.Scan(); {
@@ -124,7 +128,7 @@ func workerMain() {
 				d, _ := time.ParseDuration(words[2])
 				time.Sleep(d)
 			case "hang":
-				select {}
+				<-hung
 			case "exit":
 				os.Exit(7)
 			case "print":

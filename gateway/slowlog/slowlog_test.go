@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 )
 
 func sample() *Entry {
@@ -26,7 +27,7 @@ func TestText(t *testing.T) {
 
 func TestJSON(t *testing.T) {
 	line := string(sample().json())
-	if strings.Index(line, "\n") != len(line)-1 || strings.ContainsAny(line, "\u202e\x9b\x1b") {
+	if strings.Index(line, "\n") != len(line)-1 || strings.ContainsAny(line, "\u202e\x1b") || !utf8.ValidString(line) {
 		t.Errorf("%q", line)
 	}
 	var got struct {
