@@ -216,7 +216,11 @@ func (a *applications) resize(delta int) {
 // restart replaces the workers of each pool by such as load the application
 // anew. The pools themselves log how that goes.
 func (a *applications) restart() {
-	for _, p := range a.pools {
+	for name, p := range a.pools {
+		if r := a.reloaders[name]; r != nil {
+			r.Restart() // which shows how it ends
+			continue
+		}
 		p.Restart(nil)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -161,6 +162,15 @@ func TestReloadOfWhatIsBroken(t *testing.T) {
 		p.save("missing.py", "TEXT = 'found'")
 		time.Sleep(saved)
 		p.expect("/", "found")
+	})
+	t.Run("by what is not watched", func(t *testing.T) {
+		p := &project{Gateway: p.Gateway, t: t}
+		p.save("helper.py", "TEXT = open('data').read()")
+		time.Sleep(saved)
+		p.shown("FileNotFoundError")
+		p.save("data", "there")
+		p.Signal(syscall.SIGHUP)
+		harness.Eventually(t, 10*time.Second, "a HUP has it tried again", func() bool { return p.Get("/").Body == "there" })
 	})
 	t.Run("hangs when it is imported", func(t *testing.T) {
 		p := &project{Gateway: p.Gateway, t: t}
