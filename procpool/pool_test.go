@@ -136,7 +136,8 @@ func TestPoolWorkerSurroundings(t *testing.T) {
 
 func TestPoolGrowsAndShrinks(t *testing.T) {
 	fake := newFakeClock()
-	p := newPool(t, Config{Command: testWorker(t, ""), Min: 1, Max: 3, IdleTimeout: time.Minute, clk: fake.clock()})
+	log, logs := observed()
+	p := newPool(t, Config{Command: testWorker(t, ""), Min: 1, Max: 3, IdleTimeout: time.Minute, Log: log, clk: fake.clock()})
 	<-p.Ready()
 	held := []*Lease{lease(t, p)}
 	more := make(chan *Lease)
@@ -166,16 +167,17 @@ func TestPoolGrowsAndShrinks(t *testing.T) {
 	}
 	(<-more).Release()
 	(<-more).Release()
-	for want := 2; want >= 1; want-- {
-		before := p.Stats().Target
-		eventually(t, fmt.Sprint(want, " workers"), func() bool {
-			fake.advance(10 * time.Second)
-			return p.Stats().Target != before
-		})
-		if got := p.Stats().Target; got != want {
-			t.Fatalf("shrank to %d, want %d", got, want)
-		}
-		eventually(t, "worker gone", func() bool { return p.Stats().Workers() == want })
+	eventually(t, "one worker", func() bool {
+		fake.advance(10 * time.Second)
+		return p.Stats().Target == 1 && p.Stats().Workers() == 1
+	})
+	var sizes []string
+	for _, e := range logs.FilterMessage("pool size").All() {
+		m := e.ContextMap()
+		sizes = append(sizes, fmt.Sprintf("%d to %d: %s", m["from"], m["to"], m["because"]))
+	}
+	if down := sizes[max(0, len(sizes)-2):]; !slices.Equal(down, []string{"3 to 2: " + becauseIdle, "2 to 1: " + becauseIdle}) {
+		t.Errorf("the log says %q", sizes)
 	}
 	for range 30 {
 		fake.advance(10 * time.Second)

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -201,10 +202,10 @@ func TestRollingRestart(t *testing.T) {
 	for i := 2; i < 2+rounds; i++ {
 		last = strconv.Itoa(i)
 		if i-2 == broken {
-			before := workers(g, "")
+			before := pids(workers(g, ""))
 			rewrite("import no_such_module_anywhere\n")
 			restart("the restart fails", "restart failed, the workers of before serve on")
-			if after := workers(g, ""); fmt.Sprint(after) != fmt.Sprint(before) {
+			if after := pids(workers(g, "")); !slices.Equal(after, before) {
 				t.Errorf("the workers were %v and are %v", before, after)
 			}
 			g.LogLine("ModuleNotFoundError: No module named 'no_such_module_anywhere'")
