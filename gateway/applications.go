@@ -3,10 +3,8 @@ package gateway
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"os"
-	"path/filepath"
 	"strconv"
 	"sync"
 	"time"
@@ -19,7 +17,6 @@ import (
 	"gatecrew/gateway/slowlog"
 	"gatecrew/procpool"
 	"gatecrew/protocol/fcgi"
-	"gatecrew/scripts"
 )
 
 // applications are all that runs outside the gateway's own process: pools of
@@ -38,7 +35,8 @@ type applications struct {
 	// reloaders are of the pools in development.
 	reloaders map[string]*reload.Reloader
 
-	removeRuntimeDir func() error
+	workerPrograms    map[string]string // by the root folder of the pools
+	removeRuntimeDirs []func() error
 }
 
 // newApplications makes the pools and programs of a configuration; nothing is
@@ -47,29 +45,21 @@ func newApplications(cfg *config.Config, log *zap.Logger, slow *slowlog.Log) (*a
 	a := &applications{
 		log: log, pools: map[string]*procpool.Pool{}, after: map[string][]string{},
 		local: map[string]*backend.Local{}, reloaders: map[string]*reload.Reloader{},
+		workerPrograms: map[string]string{},
 	}
 	if err := a.newPrograms(cfg); err != nil {
 		return nil, err
-	}
-	if len(cfg.Pools) == 0 {
-		return a, nil
-	}
-	dir, remove, err := procpool.RuntimeDir("gatecrew")
-	if err != nil {
-		return nil, fmt.Errorf("gateway: the folder for the workers' own program: %w", err)
-	}
-	a.removeRuntimeDir = remove
-	if err := os.CopyFS(dir, scripts.Worker); err != nil {
-		return nil, errors.Join(fmt.Errorf("gateway: writing the workers' own program: %w", err), remove())
 	}
 	for name, p := range cfg.Pools {
 		if p.Workers.Reason != "" {
 			log.Info("workers chosen", zap.String("pool", name), zap.Stringer("workers", p.Workers), zap.String("reason", p.Workers.Reason))
 		}
-		pc := poolConfig(name, p, dir, log)
-		pc.Command.Cgroup = a.cgroup("pool", name, p.Cgroup)
-		a.develop(name, p, &pc)
-		pool, err := procpool.New(pc)
+		c, err := a.poolConfig(name, p)
+		if err != nil {
+			return nil, errors.Join(err, a.close())
+		}
+		a.develop(name, p, &c)
+		pool, err := procpool.New(c)
 		if err != nil {
 			return nil, errors.Join(err, a.close())
 		}
@@ -85,15 +75,24 @@ func newApplications(cfg *config.Config, log *zap.Logger, slow *slowlog.Log) (*a
 }
 
 // poolConfig says how a pool's workers are started, and how many.
-func poolConfig(name string, p *config.Pool, workerDir string, log *zap.Logger) procpool.Config {
+func (a *applications) poolConfig(name string, p *config.Pool) (procpool.Config, error) {
+	log := a.log
+	worker, err := a.workerProgram(p.Chroot)
+	if err != nil {
+		return procpool.Config{}, err
+	}
+	confined, err := poolConfinement(p, worker)
+	if err != nil {
+		return procpool.Config{}, err
+	}
 	return procpool.Config{
 		Name: name,
 		Command: procpool.Command{
 			Path: p.Python,
-			Argv: []string{p.Python, filepath.Join(workerDir, "gatecrew_worker"), p.App,
+			Argv: []string{p.Python, worker, p.App,
 				"--interface", "wsgi", "--threads", strconv.Itoa(p.Threads)},
-			Env: p.Environ(os.Environ()),
-			Dir: p.Chdir,
+			Env: p.Environ(p.Ambient(os.Environ())),
+			Dir: p.Chdir, Confinement: confined, Cgroup: a.cgroup("pool", name, p.Cgroup),
 		},
 		Preload: p.Preload,
 		Min:     p.Workers.Min, Max: p.Workers.Max,
@@ -111,7 +110,7 @@ func poolConfig(name string, p *config.Pool, workerDir string, log *zap.Logger) 
 			return backend.Attach(ctx, fcgi.NewConn(conn, fcgi.Options{}))
 		},
 		WarmUp: backend.WarmUp(p.WarmUp),
-	}
+	}, nil
 }
 
 // cgroup makes the control group of a pool, of a program or of a route's scripts.
@@ -139,17 +138,21 @@ func queueLength(n int) int {
 }
 
 // cgi makes the backend of a route of scripts.
-func (a *applications) cgi(name string, c *config.CGI) *backend.CGI {
+func (a *applications) cgi(name string, c *config.CGI) (*backend.CGI, error) {
+	confined, err := cgiConfinement(c)
+	if err != nil {
+		return nil, err
+	}
 	runner := procpool.NewRunner(procpool.RunnerConfig{
 		Name: name, Max: c.Max, QueueLength: queueLength(c.QueueLength), QueueTimeout: c.QueueTimeout,
 		KeepBackground: c.KeepBackground, Log: a.log,
 	})
 	a.runners = append(a.runners, runner)
 	return &backend.CGI{
-		Runner: runner, Timeout: c.Timeout, Interpreters: c.Extensions, Inherited: c.Environ(os.Environ()), Dir: c.Chdir,
-		Cgroup:         a.cgroup("route", name, c.Cgroup),
+		Runner: runner, Timeout: c.Timeout, Interpreters: c.Extensions, Inherited: c.Environ(c.Ambient(os.Environ())), Dir: c.Chdir,
+		Confinement: confined, Cgroup: a.cgroup("route", name, c.Cgroup),
 		QueryArguments: c.QueryArguments, KeepBackground: c.KeepBackground, IgnoreExitStatus: c.IgnoreExitStatus,
-	}
+	}, nil
 }
 
 // fastcgi makes the backend of a FastCGI application that runs elsewhere.
@@ -275,8 +278,9 @@ func (a *applications) close() error {
 		errs = append(errs, group.Close())
 	}
 	a.cgroups = nil
-	if a.removeRuntimeDir != nil {
-		errs = append(errs, a.removeRuntimeDir())
+	for _, remove := range a.removeRuntimeDirs {
+		errs = append(errs, remove())
 	}
+	a.removeRuntimeDirs = nil
 	return errors.Join(errs...)
 }

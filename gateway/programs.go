@@ -26,7 +26,11 @@ func (a *applications) newPrograms(cfg *config.Config) (err error) {
 	var list []procpool.Program
 	for _, name := range cfg.StartOrder() {
 		p := program(name, cfg.Programs[name])
-		p.Command.Cgroup = a.cgroup("program", name, cfg.Programs[name].Cgroup)
+		c := cfg.Programs[name]
+		p.Command.Cgroup = a.cgroup("program", name, c.Cgroup)
+		if p.Command.Confinement, err = confinement(&c.Isolation, c.Command[0], c.Chdir); err != nil {
+			return err
+		}
 		list = append(list, p)
 	}
 	a.programs, err = procpool.NewPrograms(procpool.ProgramsConfig{
@@ -39,7 +43,7 @@ func (a *applications) newPrograms(cfg *config.Config) (err error) {
 func program(name string, p *config.Program) procpool.Program {
 	return procpool.Program{
 		Name:    name,
-		Command: procpool.Command{Path: p.Command[0], Argv: p.Command, Env: p.Environ(os.Environ()), Dir: p.Chdir},
+		Command: procpool.Command{Path: p.Command[0], Argv: p.Command, Env: p.Environ(p.Ambient(os.Environ())), Dir: p.Chdir},
 		After:   p.After, Ready: accepts(p.Ready), Restart: restartPolicies[p.Restart],
 		StartTimeout: p.StartTimeout, StopSignal: stopSignals[p.StopSignal], StopTimeout: p.StopTimeout,
 	}

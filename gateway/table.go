@@ -75,7 +75,11 @@ var priorities = map[string]procpool.Priority{"high": procpool.High, "normal": p
 // useCGI makes r a route of scripts that run once per request.
 func useCGI(r *site.Route, c *config.CGI, apps *applications, path string) error {
 	r.Name = "cgi " + path
-	r.Backend = apps.cgi(r.Name, c)
+	scripts, err := apps.cgi(r.Name, c)
+	if err != nil {
+		return err
+	}
+	r.Backend = scripts
 	r.Script, r.ReplayIdempotent = true, false
 	r.Target.PassAuthorization = c.PassAuthorization
 	if c.Script != "" {

@@ -25,7 +25,7 @@ func gatewayMain() {
 		}
 	}
 	check(BecomeReaper())
-	dir, _, err := RuntimeDir("procpool-test")
+	dir, _, err := RuntimeDir("", "procpool-test")
 	check(err)
 	check(os.WriteFile(filepath.Join(dir, "socket"), nil, 0o600))
 	socket, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(os.Getenv("TMPDIR"), "s")})
@@ -139,7 +139,7 @@ func TestNothingOutlivesTheGateway(t *testing.T) {
 
 // A guard that died or hangs is replaced, and the new one knows everything.
 func TestGuardIsReplaced(t *testing.T) {
-	dir, remove, err := RuntimeDir("procpool-test")
+	dir, remove, err := RuntimeDir("", "procpool-test")
 	if err != nil {
 		t.Fatal(err)
 	}

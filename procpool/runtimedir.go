@@ -6,12 +6,12 @@ import (
 )
 
 // RuntimeDir makes a directory of mode 0700 for what the program needs while
-// it runs (sockets, unpacked scripts, spool files), below $TMPDIR. remove
-// deletes it with everything in it; the guard does when the program ends
-// without calling it.
-func RuntimeDir(prefix string) (path string, remove func() error, err error) {
+// it runs (sockets, unpacked scripts, spool files), in the folder parent; ""
+// means $TMPDIR. remove deletes it with everything in it; the guard does when
+// the program ends without calling it.
+func RuntimeDir(parent, prefix string) (path string, remove func() error, err error) {
 	// MkdirTemp creates with mode 0700 and a name that didn't exist.
-	path, err = os.MkdirTemp("", prefix+"-*")
+	path, err = os.MkdirTemp(parent, prefix+"-*")
 	if err != nil {
 		return "", nil, fmt.Errorf("procpool: run-time directory: %w", err)
 	}

@@ -7,11 +7,13 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
 
 	"gatecrew/procpool"
+	"gatecrew/procpool/confine"
 	"gatecrew/protocol"
 	"gatecrew/protocol/cgi"
 )
@@ -34,6 +36,11 @@ type CGI struct {
 	// Cgroup is the control group that scripts start in; nil means the
 	// gateway's own.
 	Cgroup *procpool.Cgroup
+	// Confinement is what scripts may not do; nil leaves them what the
+	// gateway may. With a Chroot SCRIPT_FILENAME and the like are requests'
+	// as the gateway sees the file, and are told to the script as it will.
+	// Interpreters and Dir stand as it will already.
+	Confinement *confine.Confinement
 	// QueryArguments passes the words of a query like ?a+b as command-line
 	// arguments (RFC 3875, section 4.4). Dangerous with many interpreters.
 	QueryArguments bool
@@ -68,12 +75,13 @@ func (c *CGI) Open(ctx context.Context, req *protocol.Request) (protocol.Exchang
 
 // command is the program, its arguments and its environment.
 func (c *CGI) command(req *protocol.Request) (procpool.Command, error) {
-	script := req.Get("SCRIPT_FILENAME")
-	env, err := cgi.Environ(req.Params, c.Inherited)
+	params := c.inside(req.Params)
+	env, err := cgi.Environ(params, c.Inherited)
 	if err != nil {
 		return procpool.Command{}, err
 	}
-	command := procpool.Command{Path: script, Argv: []string{script}, Env: env, Dir: c.Dir, Cgroup: c.Cgroup}
+	script := c.Confinement.Inside(req.Get("SCRIPT_FILENAME"))
+	command := procpool.Command{Path: script, Argv: []string{script}, Env: env, Dir: c.Dir, Confinement: c.Confinement, Cgroup: c.Cgroup}
 	if command.Dir == "" {
 		command.Dir = filepath.Dir(script)
 	}
@@ -84,6 +92,22 @@ func (c *CGI) command(req *protocol.Request) (procpool.Command, error) {
 		command.Argv = append(command.Argv, cgi.QueryArgs(req.Get("REQUEST_METHOD"), req.Get("QUERY_STRING"))...)
 	}
 	return command, nil
+}
+
+// inside turns the paths that a request was given into those by which a script
+// in another root folder knows the files.
+func (c *CGI) inside(params []protocol.Param) []protocol.Param {
+	if c.Confinement == nil || c.Confinement.Chroot == "" {
+		return params
+	}
+	params = slices.Clone(params)
+	for i := range params {
+		switch params[i].Name {
+		case "SCRIPT_FILENAME", "DOCUMENT_ROOT", "PATH_TRANSLATED":
+			params[i].Value = c.Confinement.Inside(params[i].Value)
+		}
+	}
+	return params
 }
 
 // cgiWatch names the process to the access log.

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -49,6 +50,15 @@ func (c *checker) fault(path, message, hint string) {
 		}
 	}
 	c.faults = append(c.faults, at(fault(message, hint), where, label))
+}
+
+// invalid reports a value that could not be read.
+func (c *checker) invalid(path string, err error) {
+	var f *Fault
+	if !errors.As(err, &f) {
+		f = &Fault{Message: err.Error()}
+	}
+	c.fault(path, f.Message, f.Hint)
 }
 
 // parent is the path of what holds a value.
@@ -188,14 +198,14 @@ var (
 	envMask = regexp.MustCompile(`^([A-Za-z_][A-Za-z0-9_]*)?\*?$`)
 )
 
-func (c *checker) environment(path string, e *Environment) {
+func (c *checker) environment(path string, in view, e *Environment) {
 	for _, name := range slices.Sorted(maps.Keys(e.Env)) {
 		value := e.Env[name]
 		if !envName.MatchString(name) {
 			c.fault(join(path+".env", name), fmt.Sprintf("%q is no name for a variable", name), "letters, digits and _, and no digit first")
 		}
 		if strings.HasPrefix(value, "./") || strings.HasPrefix(value, "../") {
-			e.Env[name] = c.abs(value)
+			e.Env[name] = in.abs(value)
 		}
 	}
 	for i, name := range e.PassEnv {

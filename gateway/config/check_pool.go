@@ -3,7 +3,6 @@ package config
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -13,25 +12,27 @@ import (
 
 // pool checks one pool and finds its interpreter.
 func (c *checker) pool(at string, p *Pool) {
-	p.Chdir = c.abs(p.Chdir)
+	c.isolation(at, &p.Isolation)
+	in := c.inside(p.Chroot)
 	if p.Chdir == "" {
-		p.Chdir = c.dir
+		p.Chdir = "."
 	}
-	c.folder(at+".chdir", p.Chdir)
+	p.Chdir = in.abs(p.Chdir)
+	in.folder(at+".chdir", p.Chdir)
 	beside := p.Chdir
 	if p.App == "" {
 		c.fault(at+".app", "the application is missing", "write app: module:callable, or a .py or .wsgi file")
 	} else if file, attr, ok := appFile(p.App); ok {
-		file = c.abs(file)
+		file = in.abs(file)
 		beside = filepath.Dir(file)
 		p.App = file + attr
-		if info, err := os.Stat(file); err != nil || info.IsDir() {
-			c.fault(at+".app", "there is no file "+file, c.relativeHint(file))
+		if info, err := in.stat(file); err != nil || info.IsDir() {
+			c.fault(at+".app", "there is no file "+file, in.hint(file))
 		}
 	} else if !appModule.MatchString(p.App) {
 		c.fault(at+".app", fmt.Sprintf("%q is no application", p.App), "write module:callable, module:factory(), or a .py or .wsgi file")
 	}
-	c.python(at+".python", p, beside)
+	c.python(at+".python", p, in, beside)
 	if p.Workers.auto {
 		p.Workers = machineWorkers(p.Threads)
 	}
@@ -52,14 +53,16 @@ func (c *checker) pool(at string, p *Pool) {
 	c.reload(at, p)
 	c.after(at, p.After)
 	c.queue(at, &p.Queue)
-	c.environment(at, &p.Environment)
-	c.isolation(at, &p.Isolation)
+	c.environment(at, in, &p.Environment)
 }
 
 // reload checks what a pool in development asks for.
 func (c *checker) reload(at string, p *Pool) {
 	if p.Reload && p.Preload {
 		c.fault(at+".preload", "it does nothing with reload, which has each worker load the application anew", "leave one of them out")
+	}
+	if p.Reload && p.Chroot != "" {
+		c.fault(at+".reload", "it does not look into a chroot", "leave chroot out while you develop")
 	}
 	if len(p.ReloadInclude) > 0 && !p.Reload {
 		c.fault(at+".reload_include", "it does nothing without reload", "write reload: true too")
@@ -118,6 +121,12 @@ var (
 	appPath = regexp.MustCompile(`^(.+\.(?:py|wsgi))((?::` + identifier + `(?:\(\))?)?)$`)
 )
 
+// AppFile is the file of an application that is given as one, else "".
+func (p *Pool) AppFile() string {
+	file, _, _ := appFile(p.App)
+	return file
+}
+
 // appFile splits an application that is given as a file into the file and its
 // attribute, colon included. myapp.wsgi:application is not one: wsgi is what
 // Django calls the module.
@@ -131,44 +140,29 @@ func appFile(app string) (file, attr string, ok bool) {
 
 // python finds the interpreter of a pool whose application lies in the folder
 // beside.
-func (c *checker) python(at string, p *Pool, beside string) {
+func (c *checker) python(at string, p *Pool, in view, beside string) {
 	if p.Python != "" {
-		if found, ok := c.program(at, p.Python); ok {
+		if found, ok := in.program(at, p.Python); ok {
 			p.Python = found
 		}
 		return
 	}
 	var tried []string
-	if env := os.Getenv("VIRTUAL_ENV"); env != "" {
+	if env := os.Getenv("VIRTUAL_ENV"); env != "" && in.root == "" {
 		tried = append(tried, env)
 	}
 	tried = append(tried, filepath.Join(beside, ".venv"), filepath.Join(beside, "venv"))
 	for _, env := range tried {
 		python := filepath.Join(env, "bin", "python")
-		if info, err := os.Stat(python); err == nil && info.Mode()&0o111 != 0 {
+		if in.executable(python) {
 			p.Python = python
 			return
 		}
 	}
-	found, err := exec.LookPath("python3")
+	found, err := in.lookPath("python3")
 	if err != nil {
-		c.fault(at, "there is no Python: neither a virtual environment in "+strings.Join(tried, " or ")+" nor python3 in $PATH", "name the interpreter with python")
+		c.fault(at, "there is no Python: neither a virtual environment in "+strings.Join(tried, " or ")+" nor python3 in $PATH", in.andChroot("name the interpreter with python"))
 		return
 	}
 	p.Python = found
-}
-
-// program finds an executable: a name without a slash in $PATH, any other
-// as a path.
-func (c *checker) program(at, name string) (string, bool) {
-	if strings.Contains(name, "/") {
-		name = c.abs(name)
-	}
-	found, err := exec.LookPath(name)
-	if err != nil {
-		hint := "write the path of a program, or a name that is in $PATH"
-		c.fault(at, "there is no program "+name, hint)
-		return "", false
-	}
-	return found, true
 }

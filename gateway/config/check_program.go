@@ -32,12 +32,13 @@ func (c *checker) programs() {
 
 // companion checks one program.
 func (c *checker) companion(at string, p *Program) {
-	p.Chdir = c.abs(p.Chdir)
+	c.isolation(at, &p.Isolation)
+	in := c.inside(p.Chroot)
 	if p.Chdir == "" {
-		p.Chdir = c.dir
+		p.Chdir = "."
 	}
-	c.folder(at+".chdir", p.Chdir)
-	c.isolation(at, &p.Isolation) // first: the command is in its chroot
+	p.Chdir = in.abs(p.Chdir)
+	in.folder(at+".chdir", p.Chdir)
 	c.command(at+".command", p)
 	c.after(at, p.After)
 	c.reachable(at+".ready", &p.Ready)
@@ -45,7 +46,7 @@ func (c *checker) companion(at string, p *Program) {
 	c.oneOf(at+".stop_signal", p.StopSignal, "TERM", "INT", "QUIT", "HUP")
 	c.positive(at+".start_timeout", int64(p.StartTimeout))
 	c.positive(at+".stop_timeout", int64(p.StopTimeout))
-	c.environment(at, &p.Environment)
+	c.environment(at, in, &p.Environment)
 }
 
 // command finds the program of a command.
@@ -56,14 +57,8 @@ func (c *checker) command(at string, p *Program) {
 	}
 	name := p.Command[0]
 	switch {
-	case p.Chroot != "" && !filepath.IsAbs(name):
-		c.fault(at+"[0]", fmt.Sprintf("%q is no path inside of the chroot", name), "write it from its /, as in /bin/redis-server")
-	case p.Chroot != "":
-		if _, err := exec.LookPath(filepath.Join(p.Chroot, name)); err != nil {
-			c.fault(at+"[0]", "there is no program "+name+" in "+p.Chroot, "paths are taken inside of the chroot")
-		}
-	case strings.Contains(name, "/"):
-		if found, ok := c.program(at+"[0]", name); ok {
+	case p.Chroot != "", strings.Contains(name, "/"):
+		if found, ok := c.inside(p.Chroot).program(at+"[0]", name); ok {
 			p.Command[0] = found
 		}
 	default:
@@ -104,7 +99,7 @@ func (c *checker) commandName(at string, name *string) {
 func (c *checker) poolBins() (bins []string) {
 	onPath := filepath.SplitList(os.Getenv("PATH"))
 	for _, p := range c.cfg.Pools {
-		if p == nil || !filepath.IsAbs(p.Python) {
+		if p == nil || p.Chroot != "" || !filepath.IsAbs(p.Python) {
 			continue
 		}
 		if bin := filepath.Dir(p.Python); !slices.Contains(onPath, bin) {
@@ -163,4 +158,5 @@ func startOrder(programs map[string]*Program) (order []string, circles [][]strin
 		visit(name)
 	}
 	return order, circles
+
 }

@@ -176,6 +176,8 @@ func (c *checker) index(at string, index []string) {
 }
 
 func (c *checker) cgi(at string, g *CGI) {
+	c.isolation(at, &g.Isolation)
+	in := c.inside(g.Chroot)
 	switch {
 	case g.Dir == "" && g.Script == "":
 		c.fault(at, "nothing says which scripts run", "write dir: for a folder of scripts or script: for one")
@@ -188,6 +190,9 @@ func (c *checker) cgi(at string, g *CGI) {
 		g.Script = c.abs(g.Script)
 		c.script(at, g)
 	}
+	if g.Chroot != "" {
+		c.scriptsInside(at, g)
+	}
 	for _, ext := range slices.Sorted(maps.Keys(g.Extensions)) {
 		where := join(at+".extensions", ext)
 		c.extension(where, ext)
@@ -195,7 +200,7 @@ func (c *checker) cgi(at string, g *CGI) {
 		if program == "" {
 			continue
 		}
-		if found, ok := c.program(where, program); ok {
+		if found, ok := in.program(where, program); ok {
 			g.Extensions[ext] = found
 		}
 	}
@@ -207,14 +212,13 @@ func (c *checker) cgi(at string, g *CGI) {
 		c.fault(at+".index", "only a folder of scripts has an index", "")
 	}
 	if g.Chdir != "" {
-		g.Chdir = c.abs(g.Chdir)
-		c.folder(at+".chdir", g.Chdir)
+		g.Chdir = in.abs(g.Chdir)
+		in.folder(at+".chdir", g.Chdir)
 	}
 	c.positive(at+".timeout", int64(g.Timeout))
 	c.positive(at+".max", int64(g.Max))
 	c.queue(at, &g.Queue)
-	c.environment(at, &g.Environment)
-	c.isolation(at, &g.Isolation)
+	c.environment(at, in, &g.Environment)
 	c.positive(at+".stop_timeout", int64(g.StopTimeout))
 }
 
@@ -231,6 +235,24 @@ func (c *checker) script(at string, g *CGI) {
 	case info.Mode()&0o111 == 0 && g.Extensions[filepath.Ext(g.Script)] == "":
 		c.fault(at+".script", g.Script+" is not executable", "chmod +x it, or name its interpreter in extensions")
 	}
+}
+
+// scriptsInside checks that the scripts, which the gateway finds from outside,
+// lie inside of the folder that they will take for /.
+func (c *checker) scriptsInside(at string, g *CGI) {
+	key, path := ".dir", &g.Dir
+	if g.Script != "" {
+		key, path = ".script", &g.Script
+	}
+	real, err := filepath.EvalSymlinks(*path)
+	if *path == "" || err != nil {
+		return // reported already
+	}
+	if rel, err := filepath.Rel(g.Chroot, real); err != nil || !filepath.IsLocal(rel) {
+		c.fault(at+key, real+" is not inside of the chroot, "+g.Chroot, "write the path as it is outside, of something inside")
+		return
+	}
+	*path = real
 }
 
 func (c *checker) extension(at, ext string) {

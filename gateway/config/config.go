@@ -240,11 +240,13 @@ type Isolation struct {
 	Nice int `yaml:"nice,omitempty"`
 	// Rlimits are limits of each process, setrlimit(2), by the lower-case
 	// name: as, core, cpu (seconds), data, fsize, memlock, nofile, nproc,
-	// stack. The value is a number, a size or unlimited. Default: those of
-	// the gateway.
+	// stack. The value is a number (cpu, nofile, nproc) or a size, or
+	// unlimited. To raise one above the gateway's own takes root. Default:
+	// those of the gateway.
 	Rlimits map[string]string `yaml:"rlimits,omitempty"`
 	// Chroot is the folder that the processes take for /. Every other path
-	// of theirs is taken inside of it. Only as root. Default: none.
+	// of theirs is taken inside of it, but for Dir and Script of CGI, which
+	// are paths outside of something inside. Only as root. Default: none.
 	Chroot string `yaml:"chroot,omitempty"`
 	// NoNewPrivileges keeps processes from gaining rights by a set-user-id
 	// program. Default: false.
@@ -259,8 +261,9 @@ type Isolation struct {
 // not named can't be opened, nor executed.
 type Landlock struct {
 	// ReadOnly are files and folders that may be read and executed, beside
-	// those that every program needs: /usr, /lib*, /bin, /sbin, /etc, /dev,
-	// /proc and /sys, the interpreter's and the application's own.
+	// those that every program needs: /usr, /lib*, /bin, /sbin, /etc, /proc
+	// and /sys, /dev/null and its like, the interpreter's and the
+	// application's own.
 	ReadOnly []string `yaml:"read_only,omitempty"`
 	// Writable are files and folders that may be written as well.
 	Writable []string `yaml:"writable,omitempty"`

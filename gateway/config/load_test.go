@@ -159,8 +159,8 @@ programs:
 			`gatecrew.yaml:7:42: programs.line.ready: "localhost" is not an address (write HOST:PORT, :PORT or unix:PATH, with brackets around an IPv6 host)`,
 			`gatecrew.yaml:8:20: programs.path.command[0]: there is no program ` + dir + `/app.py (write the path of a program, or a name that is in $PATH)`,
 			`gatecrew.yaml:8:45: programs.path.stop_timeout: the value must be more than 0 (every limit and every wait has an end; write a large one instead)`,
-			`gatecrew.yaml:9:20: programs.jail.command[0]: "sh" is no path inside of the chroot (write it from its /, as in /bin/redis-server)`,
-			`gatecrew.yaml:10:20: programs.cell.command[0]: there is no program /bin/sh in ` + dir + `/plain (paths are taken inside of the chroot)`}},
+			`gatecrew.yaml:9:20: programs.jail.command[0]: there is no program sh (write the path of a program, or a name that is in $PATH; with chroot it is looked for inside of ` + dir + `/plain)`,
+			`gatecrew.yaml:10:20: programs.cell.command[0]: there is no program /bin/sh (write the path of a program, or a name that is in $PATH; with chroot it is looked for inside of ` + dir + `/plain)`}},
 		{"circles of programs", serving + `programs:
   a: {command: [sh], after: [b]}
   b: {command: [sh], after: [d, c]}

@@ -19,6 +19,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -51,6 +52,23 @@ type Confinement struct {
 	// user's rights or Landlock's rules, is an error that names it. They are
 	// looked at only when the user changes or with Landlock.
 	Readable []string
+}
+
+// Inside returns the path by which the process will know what is at path outside
+// of Chroot. What isn't inside, and everything without Chroot, stays as it is. A
+// nil Confinement is none.
+func (c *Confinement) Inside(path string) string {
+	if c == nil || c.Chroot == "" {
+		return path
+	}
+	root := strings.TrimSuffix(c.Chroot, "/")
+	switch {
+	case path == root:
+		return "/"
+	case strings.HasPrefix(path, root+"/"):
+		return path[len(root):]
+	}
+	return path
 }
 
 // Account is whom a process runs as.

@@ -9,6 +9,7 @@ import argparse
 import faulthandler
 import fcntl
 import os
+import resource
 import signal
 import socket
 import stat
@@ -197,6 +198,9 @@ def _take_control(fd):
 
 
 def _move(fd):
-    moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _MOVED)
+    # A low limit of open files (rlimits) is no reason not to start.
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    least = _MOVED if limit == resource.RLIM_INFINITY else min(_MOVED, limit // 2)
+    moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, least)
     os.close(fd)
     return moved

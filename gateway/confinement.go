@@ -1,0 +1,149 @@
+package gateway
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"gatecrew/gateway/config"
+	"gatecrew/procpool"
+	"gatecrew/procpool/confine"
+	"gatecrew/scripts"
+)
+
+// confinement returns what is taken from processes before they start, nil when
+// that is nothing. program is what they execute and own are their own files and
+// folders, "" for none: Landlock lets them be read.
+func confinement(i *config.Isolation, program string, own ...string) (*confine.Confinement, error) {
+	c, err := i.Confinement()
+	if err != nil {
+		return nil, fmt.Errorf("gateway: what processes may not do: %w", err)
+	}
+	if c == nil || c.Landlock == nil {
+		return c, nil
+	}
+	for _, path := range append(own, installation(c.Chroot, program)...) {
+		if path != "" {
+			c.Landlock.ReadOnly = append(c.Landlock.ReadOnly, path)
+		}
+	}
+	return c, nil
+}
+
+// installation returns the folders in which a program's own files are: where
+// its name is and where that leads to, and the base of a virtual environment.
+// root is the folder that the program will take for /.
+func installation(root, program string) []string {
+	if program == "" {
+		return nil
+	}
+	folders := []string{prefix(program)}
+	outside := filepath.Join(root, program)
+	// What an absolute link leads to inside of another root folder has to
+	// be named by the administrator, unless it is below /usr.
+	if real, err := filepath.EvalSymlinks(outside); err == nil && root == "" {
+		folders = append(folders, prefix(real))
+	}
+	if home := virtualEnvHome(filepath.Join(root, prefix(program), "pyvenv.cfg")); home != "" {
+		folders = append(folders, prefix(filepath.Join(home, "python")))
+	}
+	return folders
+}
+
+// prefix is PREFIX of PREFIX/bin/PROGRAM, and the program itself where there is
+// no bin.
+func prefix(program string) string {
+	bin := filepath.Dir(program)
+	if above := filepath.Dir(bin); above != "/" && (filepath.Base(bin) == "bin" || filepath.Base(bin) == "sbin") {
+		return above
+	}
+	return program
+}
+
+// virtualEnvHome reads the folder of the interpreter that a virtual environment
+// was made with.
+func virtualEnvHome(file string) string {
+	f, err := os.Open(file)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		if key, value, ok := strings.Cut(lines.Text(), "="); ok && strings.TrimSpace(key) == "home" {
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
+}
+
+// workerProgram unpacks the workers' own program for pools whose root folder is
+// root, "" for the gateway's own, and returns where they will find it.
+//
+// Everybody may read it: a pool may have a user of its own, and what is in it
+// is published. Its name can't be guessed, so that nobody can have put something
+// else there.
+func (a *applications) workerProgram(root string) (string, error) {
+	if dir, ok := a.workerPrograms[root]; ok {
+		return dir, nil
+	}
+	dir, remove, err := procpool.RuntimeDir(root, "gatecrew")
+	if err != nil {
+		return "", fmt.Errorf("gateway: the folder for the workers' own program: %w", err)
+	}
+	a.removeRuntimeDirs = append(a.removeRuntimeDirs, remove)
+	if err := os.CopyFS(dir, scripts.Worker); err != nil {
+		return "", fmt.Errorf("gateway: writing the workers' own program: %w", err)
+	}
+	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		mode := fs.FileMode(0o644)
+		if err == nil && d.IsDir() {
+			mode = 0o755
+		}
+		return errors.Join(err, os.Chmod(path, mode))
+	})
+	if err != nil {
+		return "", fmt.Errorf("gateway: writing the workers' own program: %w", err)
+	}
+	dir = (&confine.Confinement{Chroot: root}).Inside(filepath.Join(dir, "gatecrew_worker"))
+	a.workerPrograms[root] = dir
+	return dir, nil
+}
+
+// poolConfinement is the confinement of a pool's workers.
+func poolConfinement(p *config.Pool, workerProgram string) (*confine.Confinement, error) {
+	file := p.AppFile()
+	folder := ""
+	if file != "" {
+		folder = filepath.Dir(file)
+	}
+	c, err := confinement(&p.Isolation, p.Python, p.Chdir, folder, filepath.Dir(workerProgram))
+	if c != nil {
+		c.Readable = []string{workerProgram, p.Chdir}
+		if file != "" {
+			c.Readable = append(c.Readable, file)
+		}
+	}
+	return c, err
+}
+
+// cgiConfinement is the confinement of a route's scripts.
+func cgiConfinement(c *config.CGI) (*confine.Confinement, error) {
+	scripts := c.Dir
+	if scripts == "" {
+		scripts = filepath.Dir(c.Script)
+	}
+	confined, err := confinement(&c.Isolation, "", c.Chdir)
+	if err != nil || confined == nil || confined.Landlock == nil {
+		return confined, err
+	}
+	l := confined.Landlock
+	l.ReadOnly = append(l.ReadOnly, confined.Inside(scripts))
+	for _, interpreter := range c.Extensions {
+		l.ReadOnly = append(l.ReadOnly, installation(c.Chroot, interpreter)...)
+	}
+	return confined, nil
+}
