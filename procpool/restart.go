@@ -150,7 +150,7 @@ func (p *Pool) tendRollout(s *survey) {
 	if !r.proved && ready > 0 {
 		r.proved = true
 		p.backoff = backoff{} // that was of others
-		if p.target == 0 { // it may serve, or idle away, now that it is there
+		if p.target == 0 {    // it may serve, or idle away, now that it is there
 			p.target, p.lastDown = 1, s.now
 		}
 	}
