@@ -119,10 +119,9 @@ func TestHoardingWorkerIsKilled(t *testing.T) {
 	over := make(chan struct{})
 	asked.Go(func() {
 		defer close(over)
-		began := time.Now()
 		r, err := g.Try("GET", "/hoard?mib="+strconv.Itoa(scaled(1000, 2000)), nil)
-		if err != nil || r.Status != http.StatusBadGateway || time.Since(began) > 2*time.Second {
-			t.Errorf("the hoarder: %v, %+v, after %v", err, r, time.Since(began))
+		if err != nil || r.Status != http.StatusBadGateway {
+			t.Errorf("the hoarder: %v, %+v", err, r)
 		}
 	})
 	for done := false; !done; {
