@@ -103,6 +103,8 @@ def _thread_lines(frame):
         while inner and stack[inner - 1][0].f_code.co_filename.startswith(_PACKAGE):
             inner -= 1
         del stack[inner:]
+    if all(f.f_code.co_filename.startswith((_PACKAGE, _THREADING)) for f, _ in stack):
+        return []  # it starts a thread
     return _format(stack)
 
 
