@@ -24,7 +24,7 @@ var forbidden = []struct {
 	{"gateway", regexp.MustCompile(`^gatecrew/(cmd|test)\b`), "gateway is below cmd"},
 	{"gateway/config", regexp.MustCompile(`^gatecrew/(gateway|protocol/fcgi)\b`), "config is read by the others"},
 	{"gateway/handler", regexp.MustCompile(`^gatecrew/(procpool|gateway/config)\b`), "the handler knows applications, not processes, and no configuration file"},
-	{"gateway/backend", regexp.MustCompile(`^gatecrew/gateway\b`), "a backend knows nothing of HTTP serving"},
+	{"gateway/backend", regexp.MustCompile(`^gatecrew/gateway(/(accesslog|config|handler|listen|reload|site|spool|static)\b|$)`), "a backend knows nothing of HTTP serving"},
 	{"scripts", regexp.MustCompile(`^gatecrew/`), "scripts only embeds the worker"},
 }
 

@@ -3,7 +3,6 @@ package handler
 import (
 	"crypto/rand"
 	"encoding/base32"
-	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -14,7 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"gatecrew/gateway/accesslog"
-	"gatecrew/procpool"
+	"gatecrew/protocol"
 )
 
 // exchange is one request on its way through the gateway: the response writer
@@ -140,10 +139,9 @@ func (x *exchange) breakOff() {
 
 func (x *exchange) logFailure(f *failure, what string) {
 	level, log := zap.DebugLevel, x.handler.Log
-	var refused *procpool.QueueError
-	switch {
+	switch kind := protocol.KindOf(f.cause); {
 	case f.status == statusClientGone:
-	case errors.As(f.cause, &refused):
+	case kind == protocol.Overloaded || kind == protocol.Down:
 		level, log, what = zap.WarnLevel, x.handler.refusals, "request refused"
 	case f.status >= 500:
 		level = zap.ErrorLevel
