@@ -89,7 +89,7 @@ func askConfined(t *testing.T, g *harness.Gateway, path string) (r confinedRepor
 	return r
 }
 
-// A pool, with and without preloading, and a CGI script, with everything that
+// A pool, with and without preloading, a program and a CGI script, with everything that
 // can be asked for at once.
 func TestConfinedApplications(t *testing.T) {
 	needRoot(t)
@@ -108,12 +108,14 @@ func TestConfinedApplications(t *testing.T) {
 pools:
   plain: {%s}
   preloaded: {%s, preload: true}
+programs:
+  beside: {command: [sh, -c, 'id -u >%s; cat %s; exec sleep 300'], chdir: /, %s}
 sites:
   - routes:
       - {path: /plain, pool: plain}
       - {path: /preloaded, pool: preloaded}
       - {path: /cgi, cgi: {dir: %s, %s}}
-`, pool, pool, filepath.Join(dir, "cgi"), limits))
+`, pool, pool, filepath.Join(writable, "program"), outside, limits, filepath.Join(dir, "cgi"), limits))
 	nobody, err := user.Lookup("nobody")
 	if err != nil {
 		t.Fatal(err)
@@ -124,6 +126,11 @@ sites:
 	if err != nil {
 		t.Fatal(err)
 	}
+	g.LogLine("cat: " + outside + ": Permission denied")
+	harness.Eventually(t, 10*time.Second, "the program has told its user", func() bool {
+		told, _ := os.ReadFile(filepath.Join(writable, "program"))
+		return string(told) == nobody.Uid+"\n"
+	})
 	for _, path := range []string{"/plain", "/preloaded", "/cgi/confined.py"} {
 		r := askConfined(t, g, path+"?read="+outside+"&write="+filepath.Join(writable, "file")+"&take=4000000000")
 		if !slices.Equal(r.UID, []int{uid, uid, uid}) || !slices.Equal(r.GID, []int{gid, gid, gid}) || slices.Contains(r.Groups, 0) {
