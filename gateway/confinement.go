@@ -17,7 +17,7 @@ import (
 
 // confinement returns what is taken from processes before they start, nil when
 // that is nothing. program is what they execute and own are their own files and
-// folders, "" for none: Landlock lets them be read.
+// folders, "" for none: Landlock lets them be read, unless that is everything.
 func confinement(i *config.Isolation, program string, own ...string) (*confine.Confinement, error) {
 	c, err := i.Confinement()
 	if err != nil {
@@ -27,7 +27,7 @@ func confinement(i *config.Isolation, program string, own ...string) (*confine.C
 		return c, nil
 	}
 	for _, path := range append(own, installation(c.Chroot, program)...) {
-		if path != "" {
+		if path != "" && path != "/" {
 			c.Landlock.ReadOnly = append(c.Landlock.ReadOnly, path)
 		}
 	}
@@ -122,7 +122,10 @@ func poolConfinement(p *config.Pool, workerProgram string) (*confine.Confinement
 	}
 	c, err := confinement(&p.Isolation, p.Python, p.Chdir, folder, filepath.Dir(workerProgram))
 	if c != nil {
-		c.Readable = []string{workerProgram, p.Chdir}
+		c.Readable = []string{workerProgram}
+		if p.Chdir != "/" {
+			c.Readable = append(c.Readable, p.Chdir)
+		}
 		if file != "" {
 			c.Readable = append(c.Readable, file)
 		}
@@ -141,7 +144,9 @@ func cgiConfinement(c *config.CGI) (*confine.Confinement, error) {
 		return confined, err
 	}
 	l := confined.Landlock
-	l.ReadOnly = append(l.ReadOnly, confined.Inside(scripts))
+	if inside := confined.Inside(scripts); inside != "/" {
+		l.ReadOnly = append(l.ReadOnly, inside)
+	}
 	for _, interpreter := range c.Extensions {
 		l.ReadOnly = append(l.ReadOnly, installation(c.Chroot, interpreter)...)
 	}
