@@ -11,11 +11,11 @@ type crew struct {
 	serving  int // those, and those that start
 	starting int
 	worn     int // of those that serve, the ones to be replaced
-	draining int // those that were replaced and end what they have begun
+	draining int // those that were replaced and end what they have begun, for no longer than GracefulTimeout
 	next     int // those of the generation that a restart brings in
 }
 
-func (p *Pool) crew() (c crew) {
+func (p *Pool) crew(s *survey) (c crew) {
 	for _, w := range p.workers {
 		worn := w.worn.cause != unworn
 		switch {
@@ -32,7 +32,8 @@ func (p *Pool) crew() (c crew) {
 			if p.rollout != nil && w.gen == p.rollout.gen {
 				c.next++
 			}
-		case w.state == Draining && worn:
+		case w.state == Draining && worn && !s.due(w.since.Add(p.cfg.GracefulTimeout)):
+			// One that streams for hours holds nobody up.
 			c.draining++
 		}
 	}
@@ -42,7 +43,7 @@ func (p *Pool) crew() (c crew) {
 // launch starts what is missing: workers up to the target, replacements for a
 // share of the worn ones, and the one worker with which a restart is tried.
 func (p *Pool) launch(s *survey) {
-	c := p.crew()
+	c := p.crew(s)
 	gen, trying := p.gen, false
 	if r := p.rollout; r != nil {
 		if r.failing != nil {

@@ -234,6 +234,31 @@ func TestPoolRestartEndsBackoff(t *testing.T) {
 	}
 }
 
+// Requests that last, such as streams, are left to end, and hold up the others
+// for no longer than the graceful timeout.
+func TestPoolRestartPastLongRequests(t *testing.T) {
+	fake := newFakeClock()
+	p := newPool(t, Config{Command: testWorker(t, ""), Min: 3, GracefulTimeout: 7 * time.Second, clk: fake.clock()})
+	eventually(t, "all ready", func() bool { return p.Stats().States[Ready] == 3 })
+	long := []*Lease{lease(t, p), lease(t, p)}
+	result := p.Restart(nil)
+	eventually(t, "one drains", func() bool { s := p.Stats(); return s.of(2) == 2 && s.States[Draining] == 1 })
+	fake.advance(6 * time.Second)
+	if s := p.Stats(); s.of(1) != 1 {
+		t.Errorf("the second was replaced while the first was given time: %+v", s)
+	}
+	fake.advance(time.Second)
+	if r := outcome(t, result); r.State != RestartDone {
+		t.Errorf("%+v", r)
+	}
+	if s := p.Stats(); s.States[Draining] != 2 {
+		t.Errorf("not both are left to end: %+v", s)
+	}
+	for _, l := range long {
+		l.Release()
+	}
+}
+
 // Without a worker, one is started to see whether it can.
 func TestPoolRestartOnDemand(t *testing.T) {
 	fake := newFakeClock()

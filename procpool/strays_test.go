@@ -207,6 +207,10 @@ func TestHasMark(t *testing.T) {
 		if err := c.Start(); err != nil {
 			t.Fatal(err)
 		}
+		eventually(t, "its environment", func() bool { // which the kernel fills in a moment after the exec
+			env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", c.Process.Pid))
+			return err == nil && strings.HasSuffix(string(env), "C=D\x00")
+		})
 		if got := hasMark(c.Process.Pid, mark); got != want {
 			t.Errorf("%q: %v", value, got)
 		}
