@@ -145,7 +145,7 @@ func (a *applications) cgi(name string, c *config.CGI) (*backend.CGI, error) {
 	}
 	runner := procpool.NewRunner(procpool.RunnerConfig{
 		Name: name, Max: c.Max, QueueLength: queueLength(c.QueueLength), QueueTimeout: c.QueueTimeout,
-		KeepBackground: c.KeepBackground, Log: a.log,
+		StopGrace: c.StopTimeout, KeepBackground: c.KeepBackground, Log: a.log,
 	})
 	a.runners = append(a.runners, runner)
 	return &backend.CGI{

@@ -17,14 +17,15 @@ type backoff struct {
 
 // failed notes that a worker started at started died, at now, before it had
 // proved itself. Workers that were started together fail together: that is one
-// failure.
-func (b *backoff) failed(started, now time.Time, random func() float64) {
+// failure, and false is returned for the others.
+func (b *backoff) failed(started, now time.Time, random func() float64) bool {
 	if b.failures > 0 && !started.After(b.last) {
-		return
+		return false
 	}
 	b.failures++
 	b.last = now
 	b.until = now.Add(backoffDelay(b.failures, random()))
+	return true
 }
 
 // wait returns how long no worker may be started.

@@ -16,7 +16,7 @@ const (
 	PoolOK       PoolState = "ok"
 	PoolIdle     PoolState = "idle"     // no worker, and none is needed
 	PoolDegraded PoolState = "degraded" // workers die before they have done anything, so that their starts are spaced
-	PoolDown     PoolState = "down"     // the same, again and again, and none is left: requests are refused
+	PoolDown     PoolState = "down"     // none is left, and again and again one doesn't become ready: requests are refused
 	PoolDraining PoolState = "draining" // it ends what it has begun
 	PoolClosed   PoolState = "closed"
 )
@@ -42,15 +42,17 @@ func (e *DownError) Error() string {
 
 func (e *DownError) Unwrap() error { return ErrDown }
 
-// downAfter is how many failures in a row a pool is down after, when it has no
-// worker left. Before that requests wait: one failure may be chance.
+// downAfter is how many starts in a row must have failed for a pool to be down,
+// when it has no worker left. Before that requests wait: one failure may be
+// chance. Workers that a request has killed don't count, however soon it did:
+// nobody shall be able to switch a pool off by three bad requests.
 const downAfter = 3
 
 // down reports whether requests are refused because no worker comes up. From
 // time to time one is started to see (half-open, as of a circuit breaker): when
 // it is ready it gets requests, and when it has done one the pool is as before.
 func (p *Pool) down() bool {
-	if p.backoff.failures < downAfter || p.rollout != nil && !p.rollout.proved {
+	if p.stillborn < downAfter || p.rollout != nil && !p.rollout.proved {
 		return false
 	}
 	for _, w := range p.workers {

@@ -194,6 +194,7 @@ type Pool struct {
 	idleWatch  time.Time // and whether there are too many
 	memory     memoryWatch
 	backoff    backoff
+	stillborn  int // failures in a row to become ready
 	failure    *StartFailure
 	trouble    string    // why the last worker failed that did
 	acting     time.Time // since when the owner does what it has decided on; zero when it waits

@@ -348,3 +348,40 @@ func TestPoolDown(t *testing.T) {
 		return s.State == PoolOK && s.States[Ready] == 2 && s.Ready && s.Reason == ""
 	})
 }
+
+// Requests that kill their workers, however many, don't make a pool refuse the
+// others.
+func TestPoolIsNotDownByRequests(t *testing.T) {
+	fake := newFakeClock()
+	p := newPool(t, Config{Command: testWorker(t, ""), Min: 1, clk: fake.clock()})
+	for range 2 * downAfter {
+		l := leaseOf(t, p, fake)
+		if err := do(l, "exit 1"); err == nil {
+			t.Error("the worker did not die")
+		}
+		l.Release()
+		if s := p.Stats(); s.State == PoolDown {
+			t.Fatalf("%+v", s)
+		}
+	}
+	l := leaseOf(t, p, fake)
+	if err := do(l, "echo"); err != nil {
+		t.Error(err)
+	}
+	l.Release()
+}
+
+// leaseOf is lease for a pool whose clock has to be advanced for it.
+func leaseOf(t *testing.T, p *Pool, fake *fakeClock) *Lease {
+	t.Helper()
+	got := make(chan *Lease)
+	go func() { got <- lease(t, p) }()
+	for {
+		select {
+		case l := <-got:
+			return l
+		case <-time.After(5 * time.Millisecond):
+			fake.advance(10 * time.Millisecond)
+		}
+	}
+}

@@ -89,7 +89,7 @@ func (p *Pool) Restart(c *Command) <-chan Restart {
 	p.gens = append(p.gens, gen)
 	p.rollout = &rollout{gen: gen, began: now, result: result}
 	p.restart = Restart{Generation: gen.number, State: RestartRunning, Began: now}
-	p.backoff = backoff{}
+	p.backoff, p.stillborn = backoff{}, 0
 	p.poke()
 	return result
 }
@@ -130,6 +130,7 @@ func (p *Pool) tendRollout(s *survey) {
 		if !p.gen.good {
 			p.gen = r.gen // there is nothing to go back to
 			p.backoff.failed(r.began, s.now, p.clk.random)
+			p.stillborn++
 		}
 		p.endRollout(s, RestartFailed, f, f)
 		return

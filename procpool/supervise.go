@@ -202,7 +202,9 @@ func (p *Pool) died(w *worker, now time.Time) {
 	case w.proven:
 	case r != nil && r.proved && w.gen != r.gen: // it is on its way out
 	case r == nil || w.gen != r.gen:
-		p.backoff.failed(w.started, now, p.clk.random)
+		if p.backoff.failed(w.started, now, p.clk.random) && w.state == Starting {
+			p.stillborn++
+		}
 	case r.failing == nil: // the restart is undone instead
 		r.failing = w
 	}

@@ -139,6 +139,7 @@ func (p *Pool) attached(w *worker, session Session) bool {
 		return false
 	}
 	w.idleSince = now
+	p.stillborn = 0
 	w.gen.good = true
 	if !closed(p.ready) {
 		close(p.ready)

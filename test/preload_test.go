@@ -263,12 +263,12 @@ func TestPreloadRecycles(t *testing.T) {
 	}
 }
 
-// A change of a file starts a new process that forks, and the old one ends with
+// A restart starts a new process that forks, and the old one ends with
 // its last worker. No request notices.
-func TestPreloadReloads(t *testing.T) {
+func TestPreloadRestarts(t *testing.T) {
 	t.Parallel()
 	dir, app := preloadDir(t)
-	g := preloading(t, dir, "workers: 1, reload: true")
+	g := preloading(t, dir, "workers: 1")
 	stop, asked := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(asked)
@@ -285,6 +285,7 @@ func TestPreloadReloads(t *testing.T) {
 	old, _ := harness.Lookup(before.LoadedBy)
 	for version := 22; version < 25; version++ {
 		writeScript(t, app, strings.ReplaceAll(preloadApp, "VERSION = 1", fmt.Sprint("VERSION = ", version)), 0o644)
+		g.Signal(syscall.SIGHUP)
 		harness.Eventually(t, 10*time.Second, "the new version answers", func() bool { return preloadAsk(t, g, "/").Version == version })
 		harness.Eventually(t, 10*time.Second, "the process that forked the old workers ends", func() bool { return !old.Alive() })
 		old, _ = harness.Lookup(preloadAsk(t, g, "/").LoadedBy)
