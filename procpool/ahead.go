@@ -22,6 +22,12 @@ const (
 	// measured is how many requests a worker must have finished before its
 	// service time is believed.
 	measured = 16
+	// slowRequest is what a request must have taken for the whole pool to be
+	// given none ahead for slowMemory: where one is slow the next may be, and
+	// who stands behind it waits for stallAfter at least. It is more than a
+	// worker on a busy machine has to wait for a processor.
+	slowRequest = 20 * time.Millisecond
+	slowMemory  = 500 * time.Millisecond
 )
 
 // pace is a worker's recent speed.
@@ -37,8 +43,8 @@ func (p *pace) begin(now time.Time) { p.last, p.recalls = now, 0 }
 
 // end notes that a request was finished. A slow one counts for more than a
 // quick one: what is to be avoided is to take a slow worker for a quick one.
-func (p *pace) end(now time.Time) {
-	took := now.Sub(p.last)
+func (p *pace) end(now time.Time) (took time.Duration) {
+	took = now.Sub(p.last)
 	p.last, p.recalls = now, 0
 	switch {
 	case p.finished == 0:
@@ -49,6 +55,14 @@ func (p *pace) end(now time.Time) {
 		p.service -= (p.service - took) / 16
 	}
 	p.finished = min(p.finished+1, measured)
+	return took
+}
+
+// finished notes that w finished a request.
+func (p *Pool) finished(w *worker, now time.Time) {
+	if w.pace.end(now) >= slowRequest {
+		p.slowUntil = now.Add(slowMemory)
+	}
 }
 
 // ahead is how many requests the worker may hold that it can't start at once.
@@ -63,6 +77,9 @@ func (w *worker) ahead(now time.Time) int {
 // more. Nil when there is none.
 func (p *Pool) pickAhead(now time.Time) *worker {
 	var best *worker
+	if now.Before(p.slowUntil) {
+		return nil
+	}
 	for _, w := range p.workers {
 		if w.state == Busy && !w.lost && !closed(w.session.Refusing()) && (best == nil || w.inFlight < best.inFlight) && w.inFlight < w.capacity+w.ahead(now) {
 			best = w

@@ -64,3 +64,38 @@ func repeat(d time.Duration, n int) []time.Duration {
 	}
 	return all
 }
+
+// Where one request was slow the next may be: none is given ahead for a while,
+// not on any worker of the pool.
+func TestNothingAheadBesideSlowRequests(t *testing.T) {
+	p := newPool(t, Config{Command: testWorker(t, ""), Min: 1})
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	quick := &worker{state: Busy, capacity: 1, inFlight: 1, aheadMax: 15, session: neverRefusing{}}
+	quick.pace.begin(now)
+	for range measured {
+		now = now.Add(time.Microsecond)
+		quick.pace.end(now)
+	}
+	slow := &worker{state: Busy, capacity: 1, inFlight: 1, session: neverRefusing{}}
+	slow.pace.begin(now.Add(-slowRequest))
+	own := p.workers
+	p.workers = []*worker{quick, slow}
+	defer func() { p.workers = own }()
+	if p.pickAhead(now) != quick {
+		t.Fatal("nothing is given ahead to a quick worker")
+	}
+	p.finished(slow, now)
+	if p.pickAhead(now) != nil {
+		t.Error("a request is given ahead although another was slow just now")
+	}
+	quick.pace.begin(now.Add(slowMemory))
+	if p.pickAhead(now.Add(slowMemory)) != quick {
+		t.Error("nothing is given ahead long after the slow request")
+	}
+}
+
+type neverRefusing struct{ Session }
+
+func (neverRefusing) Refusing() <-chan struct{} { return nil }

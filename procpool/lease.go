@@ -139,7 +139,7 @@ func (l *Lease) Release() {
 	}
 	w.inFlight--
 	now := p.clk.now()
-	w.pace.end(now)
+	p.finished(w, now)
 	if w.inFlight == 0 {
 		p.rested(w, now)
 	}

@@ -189,6 +189,7 @@ type Pool struct {
 	target     int
 	lastDown   time.Time // when the pool last shrank by itself
 	ramp       ramp      // of the spare workers
+	slowUntil  time.Time // until then no request is given ahead
 	aheadWatch time.Time // until then the owner looks by itself at requests given ahead
 	spareWatch time.Time // and whether there are enough idle workers
 	idleWatch  time.Time // and whether there are too many
