@@ -250,7 +250,7 @@ func (a *applications) stop(ctx, hurry context.Context) {
 	}
 	wg.Wait()
 	// Not before: the last requests may have needed them.
-	if err := a.programs.Stop(hurry); err != nil {
+	if err := a.programs.Stop(hurry); err != nil && len(a.programs.Stats()) > 0 {
 		a.log.Warn("programs were stopped at once")
 	}
 }

@@ -113,7 +113,7 @@ func (p *Pool) endRollout(s *survey, state RestartState, err error, failure *Sta
 	s.do(func() {
 		switch {
 		case failure != nil:
-			log.Error("restart failed, the workers of before serve on", zap.String("reason", failure.Reason()), zap.Error(err), zap.Strings("output", failure.Output))
+			log.Error("restart failed, the workers of before serve on", zap.String("reason", failure.Reason()))
 		case err == nil:
 			log.Info("restart done")
 		}
