@@ -127,6 +127,25 @@ func TestConfinedUser(t *testing.T) {
 	}
 }
 
+// The last processor alone, and one that there is not.
+func TestConfinedCPUs(t *testing.T) {
+	have, err := confine.CPUs()
+	if err != nil || len(have) == 0 {
+		t.Fatalf("%v, %v", have, err)
+	}
+	last := have[len(have)-1]
+	s := status(t, &confine.Confinement{CPUs: []int{last}})
+	if got := s["Cpus_allowed_list"]; got != strconv.Itoa(last) {
+		t.Errorf("it may run on %s, want %d", got, last)
+	}
+	r := newRunner(t, RunnerConfig{})
+	command := shell(t, "true")
+	command.Confinement = &confine.Confinement{CPUs: []int{1000}}
+	if _, err := r.Start(t.Context(), command, nil); err == nil || !strings.Contains(err.Error(), "run on the processors [1000]") {
+		t.Errorf("a processor that isn't there: %v", err)
+	}
+}
+
 func TestConfinedUmaskNiceAndPrivileges(t *testing.T) {
 	c := &confine.Confinement{Umask: new(uint32(0o27)), Nice: 3, NoNewPrivileges: true}
 	s := status(t, c)

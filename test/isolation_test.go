@@ -67,6 +67,7 @@ type confinedReport struct {
 	UID, GID, Groups []int
 	Umask, NNP       string
 	Nice             int
+	CPUs             []int
 	Leader           bool `json:"group leader"`
 	Nofile           []int
 	Env              map[string]string
@@ -102,7 +103,11 @@ func TestConfinedApplications(t *testing.T) {
 		os.Rename(filepath.Join(dir, "confined.py"), filepath.Join(dir, "app", "confined.py"))); err != nil {
 		t.Fatal(err)
 	}
-	limits := fmt.Sprintf(`user: nobody, umask: "027", nice: 2, no_new_privileges: true, rlimits: {nofile: 64, core: 0, as: 1g}, landlock: {writable: [%s]}`, writable)
+	cpus, err := confine.CPUs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	limits := fmt.Sprintf(`user: nobody, umask: "027", nice: 2, cpus: [%d], no_new_privileges: true, rlimits: {nofile: 64, core: 0, as: 1g}, landlock: {writable: [%s]}`, cpus[0], writable)
 	pool := fmt.Sprintf("app: 'confined:application', chdir: %s, python: %s, workers: 1, env: {PYTHONDONTWRITEBYTECODE: '1'}, %s", filepath.Join(dir, "app"), systemPython(t), limits)
 	g := harness.Serve(t, fmt.Sprintf(`
 pools:
@@ -136,7 +141,7 @@ sites:
 		if !slices.Equal(r.UID, []int{uid, uid, uid}) || !slices.Equal(r.GID, []int{gid, gid, gid}) || slices.Contains(r.Groups, 0) {
 			t.Errorf("%s: user %v, group %v, groups %v", path, r.UID, r.GID, r.Groups)
 		}
-		if r.Umask != "0027" || r.NNP != "1" || r.Nice != 20-niceness+2 || !slices.Equal(r.Nofile, []int{64, 64}) || !r.Leader {
+		if r.Umask != "0027" || r.NNP != "1" || r.Nice != 20-niceness+2 || !slices.Equal(r.CPUs, cpus[:1]) || !slices.Equal(r.Nofile, []int{64, 64}) || !r.Leader {
 			t.Errorf("%s: %+v", path, r)
 		}
 		if r.Read != "PermissionError" || r.Write != "written" || r.Take != "MemoryError" {
@@ -218,6 +223,7 @@ pools:
     app: confined:application
     user: root
     nice: 20
+    cpus: [0, 1000]
     chroot: /
     rlimits: {nofile: unlimited, nproc: 1x, file: 5}
     umask: "888"
@@ -235,6 +241,7 @@ sites: [{routes: [{path: /, pool: app}, {path: /own, cgi: {dir: cgi, user: nobod
 	for _, want := range []string{
 		"pools.app.user: only root can start processes as another user (start gatecrew as root, or leave user out)",
 		"pools.app.nice: 20 is no niceness",
+		"pools.app.cpus[1]: there is no processor 1000 for the gateway (it may run on 0",
 		"pools.app.chroot: only root can change the root folder",
 		"pools.app.rlimits.nofile: only root can raise it above",
 		`pools.app.rlimits.nproc: "1x" is not a number`,

@@ -69,6 +69,7 @@ var flags = []flag{
 	{name: "group", value: "GROUP", usage: "and group (default: that of --user)", keys: []string{"pool.group", "cgi.group"}},
 	{name: "umask", value: "OCTAL", usage: "permissions that new files don't get, as 027", keys: []string{"pool.umask", "cgi.umask"}},
 	{name: "nice", value: "N", usage: "niceness added to processes (default: 0)", keys: []string{"pool.nice", "cgi.nice"}},
+	{name: "cpus", value: "N...", usage: "processors that processes may run on (default: all)", keys: []string{"pool.cpus", "cgi.cpus"}},
 	{name: "rlimit", value: "NAME=VALUE...", usage: "a limit of each process, as nofile=256 or as=2g", keys: []string{"pool.rlimits", "cgi.rlimits"}},
 	{name: "no-new-privileges", usage: "no rights by set-user-id programs", keys: []string{"pool.no_new_privileges", "cgi.no_new_privileges"}, sets: "true"},
 	staticFlag,

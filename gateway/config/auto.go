@@ -45,8 +45,13 @@ func count(n int, what string) string {
 }
 
 // machineWorkers is autoWorkers of this machine, or of the container that this
-// is: GOMAXPROCS follows the affinity and the CPU limit of the control group.
-func machineWorkers(threads int) Workers {
+// is: GOMAXPROCS follows the affinity and the CPU limit of the control group. cpus
+// are those that the pool is bound to, all of them when it is empty.
+func machineWorkers(threads int, cpus []int) Workers {
 	memory, _ := procpool.MemoryLimit()
-	return autoWorkers(runtime.GOMAXPROCS(0), Size(memory), threads)
+	processors := runtime.GOMAXPROCS(0)
+	if len(cpus) > 0 {
+		processors = min(processors, len(cpus))
+	}
+	return autoWorkers(processors, Size(memory), threads)
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -27,6 +28,7 @@ func (c *checker) isolation(at string, i *Isolation) {
 	if i.Nice > 19 {
 		c.fault(at+".nice", fmt.Sprintf("%d is no niceness", i.Nice), "write 0 to 19")
 	}
+	c.cpus(at+".cpus", i.CPUs)
 	c.rlimits(at+".rlimits", i.Rlimits)
 	if i.Chroot != "" {
 		i.Chroot = c.abs(i.Chroot)
@@ -85,6 +87,38 @@ func (c *checker) account(at string, i *Isolation) {
 	if os.Geteuid() != 0 || !confine.Capable(unix.CAP_SETUID) || !confine.Capable(unix.CAP_SETGID) {
 		c.fault(at+"."+key, "only root can start processes as another "+key, rootHint(key))
 	}
+}
+
+func (c *checker) cpus(at string, numbers []int) {
+	if len(numbers) == 0 {
+		return
+	}
+	have, err := confine.CPUs()
+	if err != nil {
+		c.fault(at, err.Error(), "")
+		return
+	}
+	for i, n := range numbers {
+		if !slices.Contains(have, n) {
+			c.fault(fmt.Sprintf("%s[%d]", at, i), fmt.Sprintf("there is no processor %d for the gateway", n), fmt.Sprintf("it may run on %s", ranges(have)))
+		}
+	}
+}
+
+// ranges writes ascending numbers as in 0-3, 6.
+func ranges(numbers []int) string {
+	var parts []string
+	for i := 0; i < len(numbers); {
+		first := i
+		for i++; i < len(numbers) && numbers[i] == numbers[i-1]+1; i++ {
+		}
+		part := strconv.Itoa(numbers[first])
+		if last := numbers[i-1]; last > numbers[first] {
+			part += "-" + strconv.Itoa(last)
+		}
+		parts = append(parts, part)
+	}
+	return strings.Join(parts, ", ")
 }
 
 func (c *checker) rlimits(at string, limits map[string]string) {

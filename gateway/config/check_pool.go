@@ -34,7 +34,7 @@ func (c *checker) pool(at string, p *Pool) {
 	}
 	c.python(at+".python", p, in, beside)
 	if p.Workers.auto {
-		p.Workers = machineWorkers(p.Threads)
+		p.Workers = machineWorkers(p.Threads, p.CPUs)
 	}
 	c.positive(at+".workers", int64(p.Workers.Max))
 	c.positive(at+".threads", int64(p.Threads))

@@ -238,6 +238,10 @@ type Isolation struct {
 	// Nice is added to the niceness of the processes: up to 19, the more the
 	// fewer processor time they get beside others. Default: 0.
 	Nice int `yaml:"nice,omitempty"`
+	// CPUs are the processors that the processes may run on, by the numbers
+	// of /proc/cpuinfo; each has to be one that the gateway may run on.
+	// Default: all of those.
+	CPUs []int `yaml:"cpus,omitempty"`
 	// Rlimits are limits of each process, setrlimit(2), by the lower-case
 	// name: as, core, cpu (seconds), data, fsize, memlock, nofile, nproc,
 	// stack. The value is a number (cpu, nofile, nproc) or a size, or

@@ -18,7 +18,7 @@ func (i *Isolation) Confinement() (*confine.Confinement, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &confine.Confinement{Account: account, Nice: i.Nice, Chroot: i.Chroot, NoNewPrivileges: i.NoNewPrivileges}
+	c := &confine.Confinement{Account: account, Nice: i.Nice, CPUs: slices.Clone(i.CPUs), Chroot: i.Chroot, NoNewPrivileges: i.NoNewPrivileges}
 	if i.Umask != "" {
 		mask, err := parseUmask(i.Umask)
 		if err != nil {
@@ -39,7 +39,7 @@ func (i *Isolation) Confinement() (*confine.Confinement, error) {
 	if l := i.Landlock; l != nil {
 		c.Landlock = &confine.Landlock{ReadOnly: slices.Clone(l.ReadOnly), Writable: slices.Clone(l.Writable)}
 	}
-	if account == nil && c.Umask == nil && c.Nice == 0 && c.Rlimits == nil && c.Chroot == "" && !c.NoNewPrivileges && c.Landlock == nil {
+	if account == nil && c.Umask == nil && c.Nice == 0 && len(c.CPUs) == 0 && c.Rlimits == nil && c.Chroot == "" && !c.NoNewPrivileges && c.Landlock == nil {
 		return nil, nil
 	}
 	return c, nil

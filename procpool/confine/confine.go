@@ -36,6 +36,9 @@ type Confinement struct {
 	Umask *uint32
 	// Nice is added to the niceness.
 	Nice int
+	// CPUs are the processors that the process may run on, by the kernel's
+	// numbers from 0. Empty means the gateway's own.
+	CPUs []int
 	// Rlimits are soft and hard limits, by a name of RlimitNames.
 	Rlimits map[string]uint64
 	// Chroot is the folder that the process takes for /. All paths of its
@@ -102,6 +105,21 @@ var rlimits = map[string]int{
 
 // RlimitNames returns the names of Confinement.Rlimits, sorted.
 func RlimitNames() []string { return slices.Sorted(maps.Keys(rlimits)) }
+
+// CPUs returns the numbers of the processors that this process may run on.
+func CPUs() ([]int, error) {
+	var set unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &set); err != nil {
+		return nil, fmt.Errorf("confine: the processors of the gateway: %w", err)
+	}
+	numbers := make([]int, 0, set.Count())
+	for n := 0; len(numbers) < cap(numbers); n++ {
+		if set.IsSet(n) {
+			numbers = append(numbers, n)
+		}
+	}
+	return numbers, nil
+}
 
 // HardLimit is the most that a limit can be raised to without CAP_SYS_RESOURCE.
 func HardLimit(name string) (uint64, error) {

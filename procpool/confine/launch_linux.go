@@ -59,7 +59,7 @@ func (o *orders) confine() error {
 	if o.Umask != nil {
 		unix.Umask(int(*o.Umask))
 	}
-	steps := []func() error{o.renice, o.raise, o.chroot, o.landlock, o.changeUser, o.noNewPrivileges, o.dieWithParent, o.chdir, o.read}
+	steps := []func() error{o.renice, o.pin, o.raise, o.chroot, o.landlock, o.changeUser, o.noNewPrivileges, o.dieWithParent, o.chdir, o.read}
 	for _, step := range steps {
 		if err := step(); err != nil {
 			return err
@@ -78,6 +78,18 @@ func (o *orders) renice() error {
 		err = unix.Setpriority(unix.PRIO_PROCESS, 0, 20-old+o.Nice)
 	}
 	return at(fmt.Sprintf("change niceness by %d", o.Nice), "", err)
+}
+
+// pin chooses the processors. The kernel takes those of the list that there are.
+func (o *orders) pin() error {
+	if len(o.CPUs) == 0 {
+		return nil
+	}
+	var set unix.CPUSet
+	for _, n := range o.CPUs {
+		set.Set(n)
+	}
+	return at(fmt.Sprintf("run on the processors %v", o.CPUs), "", unix.SchedSetaffinity(0, &set))
 }
 
 // raise lifts the hard limits that are to be above the present ones, for which

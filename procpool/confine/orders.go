@@ -46,6 +46,9 @@ func (c *Confinement) Args(path string, argv []string, dir string, parent, statu
 	if c.Nice != 0 {
 		add("nice", strconv.Itoa(c.Nice))
 	}
+	for _, n := range c.CPUs {
+		add("processor", strconv.Itoa(n))
+	}
 	for _, name := range slices.Sorted(maps.Keys(c.Rlimits)) {
 		add(name, strconv.FormatUint(c.Rlimits[name], 10))
 	}
@@ -114,6 +117,10 @@ func parseOrders(args []string) (*orders, error) {
 			o.Umask = new(uint32(mask))
 		case "nice":
 			o.Nice, err = strconv.Atoi(value)
+		case "processor":
+			var n int
+			n, err = strconv.Atoi(value)
+			o.CPUs = append(o.CPUs, n)
 		case "chroot":
 			o.Chroot = value
 		case "nnp":

@@ -24,7 +24,7 @@ def report(query):
         status = dict(line.rstrip("\n").split(":\t", 1) for line in f if ":\t" in line)
     told = {
         "uid": list(os.getresuid()), "gid": list(os.getresgid()), "groups": sorted(os.getgroups()),
-        "umask": status["Umask"], "nnp": status["NoNewPrivs"], "nice": os.nice(0), "group leader": os.getpgrp() == os.getpid(),
+        "umask": status["Umask"], "nnp": status["NoNewPrivs"], "nice": os.nice(0), "cpus": sorted(os.sched_getaffinity(0)), "group leader": os.getpgrp() == os.getpid(),
         "nofile": list(resource.getrlimit(resource.RLIMIT_NOFILE)),
         "env": dict(os.environ), "cwd": os.getcwd(), "root": sorted(os.listdir("/")) if query.get("root") else None,
         "descriptors": {fd: os.readlink("/proc/self/fd/" + fd) for fd in os.listdir("/proc/self/fd") if os.path.lexists("/proc/self/fd/" + fd)},
