@@ -1,11 +1,17 @@
 package test
 
 import (
+	"io/fs"
 	"os"
+	"os/exec"
+	"os/user"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+
+	"gatecrew/procpool/confine"
+	"gatecrew/test/harness"
 )
 
 // link is [text](target) in a page; the text may name a function: `file` `Name`.
@@ -59,6 +65,122 @@ func TestLinksOfTheDocumentation(t *testing.T) {
 	if symbols < 8 {
 		t.Errorf("only %d links name what they lead to: the page on architecture should have ten", symbols)
 	}
+}
+
+// testNames are the names of all tests of the tree, in Go and in Python.
+func testNames(t *testing.T) map[string]bool {
+	t.Helper()
+	names := map[string]bool{}
+	defined := regexp.MustCompile(`(?m)^(?:func (Test\w+)\(|class (\w*Test\w*)\b)`)
+	err := filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && strings.HasPrefix(d.Name(), ".") && d.Name() != "..":
+			return filepath.SkipDir
+		case !strings.HasSuffix(path, "_test.go") && !strings.HasPrefix(d.Name(), "test_"):
+			return nil
+		}
+		source, err := os.ReadFile(path)
+		for _, m := range defined.FindAllStringSubmatch(string(source), -1) {
+			names[m[1]+m[2]] = true
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return names
+}
+
+// TestTestsOfTheTableOfFeatures: the table names tests that there are, and none
+// of its lines claims something without one.
+func TestTestsOfTheTableOfFeatures(t *testing.T) {
+	names := testNames(t)
+	_, table, found := strings.Cut(readFile(t, "../docs/pools.md"), "\n| feature | how gatecrew does it | test |\n")
+	if !found {
+		t.Fatal("docs/pools.md has no table of features")
+	}
+	name := regexp.MustCompile(`\bTest[A-Z]\w*`)
+	rows := 0
+	for line := range strings.Lines(table) {
+		cells := strings.Split(strings.Trim(line, "|\n"), "|")
+		if len(cells) != 3 || strings.HasPrefix(cells[0], "-") {
+			continue
+		}
+		rows++
+		tests := name.FindAllString(cells[2], -1)
+		if len(tests) == 0 && !strings.Contains(cells[1], "Not done") {
+			t.Errorf("no test for %q", strings.TrimSpace(cells[0]))
+		}
+		for _, test := range tests {
+			if !names[test] {
+				t.Errorf("%s: there is no %s", strings.TrimSpace(cells[0]), test)
+			}
+		}
+	}
+	if rows < 31 {
+		t.Errorf("the table has %d rows", rows)
+	}
+}
+
+// TestExamplesOfTheDocumentation: a configuration that the page on pools shows
+// is one that gatecrew takes. What it shows in part is completed by a site.
+func TestExamplesOfTheDocumentation(t *testing.T) {
+	needRoot(t) // for user
+	if err := confine.LandlockError(); err != nil {
+		t.Skip(err)
+	}
+	var account *user.User
+	for _, known := range []string{"www-data", "nobody"} { // stands for the user of the examples
+		if u, err := user.Lookup(known); err == nil {
+			account = u
+			break
+		}
+	}
+	if account == nil {
+		t.Fatal("no user for the examples")
+	}
+	blocks := regexp.MustCompile("(?s)\n```yaml\n(.*?)```\n").FindAllStringSubmatch(readFile(t, "../docs/pools.md"), -1)
+	if len(blocks) < 5 {
+		t.Fatalf("only %d examples", len(blocks))
+	}
+	for _, block := range blocks {
+		dir := t.TempDir()
+		for _, folder := range []string{"cgi-bin", "bin", "srv/shop/media", "srv/shop/var"} {
+			if err := os.MkdirAll(filepath.Join(dir, folder), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, program := range []string{"redis-server", "celery"} {
+			writeScript(t, filepath.Join(dir, "bin", program), "#!/bin/sh\n", 0o755)
+		}
+		text := strings.NewReplacer("/srv/", dir+"/srv/", "user: shop", "user: "+account.Username).Replace(block[1])
+		switch {
+		case strings.HasPrefix(text, "routes:"):
+			text = "pools: {web: {app: 'shop.wsgi:application'}}\nsites:\n  - " + strings.ReplaceAll(strings.TrimSpace(text), "\n", "\n    ") + "\n"
+		case !strings.Contains(text, "\nsites:"):
+			text += "sites: [{routes: [{path: /, pool: web}]}]\n"
+		}
+		file := filepath.Join(dir, "gatecrew.yaml")
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command(harness.Build(t), "check", "-c", file)
+		cmd.Env = []string{"PATH=" + filepath.Join(dir, "bin") + ":" + os.Getenv("PATH")}
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%v\n%s\n%s", err, out, text)
+		}
+	}
+}
+
+func readFile(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
 
 // TestFilesThatTheReadmeNames: each promise names the tests that hold it.

@@ -143,3 +143,38 @@ func TestWorkersChosen(t *testing.T) {
 	}
 	crewOf(t, g, "without requests", 2)
 }
+
+// Work that takes long has a pool of its own: when all of that pool's workers
+// and places are taken, requests to the other pool don't notice.
+func TestPoolsAreApart(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	writeScript(t, filepath.Join(dir, "managed.py"), greedy, 0o644)
+	g := harness.Serve(t, fmt.Sprintf(`
+pools:
+  quick: {app: "managed:application", chdir: %[1]q, python: %[2]q, workers: 1}
+  heavy: {app: "managed:application", chdir: %[1]q, python: %[2]q, workers: 1, queue_length: 1}
+sites:
+  - routes:
+      - {path: /, pool: quick}
+      - {path: /heavy, pool: heavy}
+`, dir, harness.Python(t)))
+	var asked sync.WaitGroup
+	for range 2 { // one at work, one in the queue
+		asked.Go(func() {
+			if r, err := g.Try("GET", "/heavy/sleep?s=0.8", nil); err != nil || r.Status != http.StatusOK {
+				t.Errorf("%v, %+v", err, r)
+			}
+		})
+	}
+	harness.Eventually(t, 5*time.Second, "the heavy pool is full", func() bool { return g.Get("/heavy/").Status == http.StatusServiceUnavailable })
+	for range 20 {
+		if began, r := time.Now(), g.Get("/"); r.Status != http.StatusOK || time.Since(began) > 500*time.Millisecond {
+			t.Errorf("status %d after %v", r.Status, time.Since(began))
+		}
+	}
+	if r := g.Get("/heavy/"); r.Status != http.StatusServiceUnavailable {
+		t.Errorf("the heavy pool was no longer full: status %d", r.Status)
+	}
+	asked.Wait()
+}
