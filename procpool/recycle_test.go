@@ -91,6 +91,20 @@ func TestPoolRecyclesByAge(t *testing.T) {
 	}
 }
 
+// Workers of the same start aren't worn out by the same number of requests.
+func TestPoolRequestJitter(t *testing.T) {
+	for random, want := range map[float64]int{0: 100, 0.5: 115, 0.999: 130} {
+		cfg := Config{Command: testWorker(t, ""), MaxRequests: 100, MaxRequestsJitter: 30, Attach: attachTest, clk: &clock{now: time.Now, random: func() float64 { return random }}}
+		p, err := New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if w := p.newWorker(p.gen, time.Now()); w.limit != want {
+			t.Errorf("by chance %v: %d requests, want %d", random, w.limit, want)
+		}
+	}
+}
+
 // A worker that has grown is replaced after its request, one that is too big
 // from the start is not.
 func TestPoolRecyclesByMemory(t *testing.T) {
