@@ -101,8 +101,9 @@ func (a *applications) poolConfig(name string, p *config.Pool) (procpool.Config,
 		MaxRequests: p.MaxRequests, MaxRequestsJitter: p.MaxRequestsJitter, MaxAge: p.MaxAge,
 		MaxMemory: int64(p.MaxMemory), HardMemory: int64(p.HardMemory), MemoryBudget: int64(p.MemoryBudget),
 		MemoryPSS: p.MemoryMeasure == "pss", MaxReplacing: p.MaxReplacing,
-		StartTimeout: p.StartTimeout, GracefulTimeout: p.GracefulTimeout, StopGrace: p.StopTimeout,
-		Log: log,
+		StartTimeout: p.StartTimeout, StopGrace: p.StopTimeout,
+		GracefulTimeout: max(p.GracefulTimeout, 1), // 0 would be 30 s
+		Log:             log,
 		Output: func(w procpool.WorkerInfo, _ string, line []byte) {
 			log.Named(w.Name).Info(string(line))
 		},

@@ -94,7 +94,8 @@ type Config struct {
 	StartTimeout time.Duration
 	// GracefulTimeout is how long a retired worker may take to exit after
 	// its last request, and how long the other requests on a condemned
-	// worker may still take. 0 means 30 s.
+	// worker may still take. A retired worker that takes longer for its
+	// requests no longer counts in MaxReplacing. 0 means 30 s.
 	GracefulTimeout time.Duration
 	// StopGrace is the time between TERM and KILL, at most a second once the
 	// pool was closed. 0 means 5 s.

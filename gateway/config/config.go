@@ -143,8 +143,11 @@ type Pool struct {
 	// until the response head, and between two pieces of the body. Default:
 	// 30s.
 	Timeout time.Duration `yaml:"timeout"`
-	// GracefulTimeout is how long a worker that is being replaced or stopped
-	// may take to end its requests. 0 ends them at once. Default: 30s.
+	// GracefulTimeout is how long the requests beside a stuck one may take to
+	// end before their worker is stopped, and a worker to exit that has nothing
+	// more to do. One that is replaced ends its requests however long they
+	// take, and counts in MaxReplacing for no longer than this. 0 means no
+	// time at all. Default: 30s.
 	GracefulTimeout time.Duration `yaml:"graceful_timeout"`
 	// StartTimeout is how long a worker may take to load the application.
 	// Default: 60s.
