@@ -51,13 +51,8 @@ func TestLinksOfTheDocumentation(t *testing.T) {
 			if name == nil || info.IsDir() {
 				continue
 			}
-			source, err := os.ReadFile(target)
-			if err != nil {
-				t.Fatal(err)
-			}
 			symbols++
-			defined := regexp.MustCompile(`(?m)^(func (\([^)]*\) )?|type |class |def |    def )` + name[1] + `\b`)
-			if !defined.Match(source) {
+			if !definition(name[1]).MatchString(readFile(t, target)) {
 				t.Errorf("%s: %s does not define %s", page, target, name[1])
 			}
 		}
@@ -183,19 +178,27 @@ func readFile(t *testing.T, path string) string {
 	return string(text)
 }
 
-// TestFilesThatTheReadmeNames: each promise names the tests that hold it.
-func TestFilesThatTheReadmeNames(t *testing.T) {
-	text, err := os.ReadFile("../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	names := regexp.MustCompile("`((?:test|procpool|protocol|gateway|cmd|examples)/[A-Za-z0-9_./-]+)`").FindAllStringSubmatch(string(text), -1)
-	if len(names) < 8 {
-		t.Fatalf("the README names %d files", len(names))
-	}
-	for _, m := range names {
-		if _, err := os.Stat(filepath.Join("..", m[1])); err != nil {
-			t.Errorf("the README names %s: %v", m[1], err)
+// TestFilesThatPagesName: each promise of the README names the tests that hold
+// it, and each rule of the page on architecture its place.
+func TestFilesThatPagesName(t *testing.T) {
+	named := regexp.MustCompile("`((?:test|procpool|protocol|gateway|cmd|examples|scripts)/[A-Za-z0-9_./-]+)`(?: `(\\w+)`)?")
+	for _, page := range []string{"README.md", "docs/architecture.md"} {
+		names := named.FindAllStringSubmatch(readFile(t, "../"+page), -1)
+		if len(names) < 8 {
+			t.Fatalf("%s names %d files", page, len(names))
+		}
+		for _, m := range names {
+			file := filepath.Join("..", m[1])
+			if info, err := os.Stat(file); err != nil {
+				t.Errorf("%s names %s: %v", page, m[1], err)
+			} else if m[2] != "" && !info.IsDir() && !definition(m[2]).MatchString(readFile(t, file)) {
+				t.Errorf("%s: %s does not define %s", page, m[1], m[2])
+			}
 		}
 	}
+}
+
+// definition matches a line that defines a name, in Go or Python.
+func definition(name string) *regexp.Regexp {
+	return regexp.MustCompile(`(?m)^(func (\([^)]*\) )?|type |class |def |    def )` + name + `\b`)
 }

@@ -75,4 +75,4 @@ exit status is 0 when it is good, else 1.
 Flags (each is also a variable, --config is $GATECREW_CONFIG; in lists commas):
   -c, --config FILE              (default: gatecrew.yaml)
       --print                    write the effective configuration, defaults too
-` + flagHelp((*flag).whole)
+` + flagHelp(flags, (*flag).whole)

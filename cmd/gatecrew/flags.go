@@ -31,68 +31,100 @@ type flag struct {
 	env string
 }
 
+// flagGroup are flags that stand under one heading in the help.
+type flagGroup struct {
+	heading string
+	flags   []flag
+}
+
 // staticFlag and interfaceFlag are part of the target rather than settings.
 var (
 	staticFlag    = flag{name: "static", value: "URL=DIR...", usage: "serve the files of a folder below a path"}
 	interfaceFlag = flag{name: "interface", value: "wsgi|cgi", usage: "what a file is (default: see above)"}
 )
 
-// flags are in the order in which someone needs them.
-var flags = []flag{
-	{name: "bind", short: "b", value: "ADDRESS...", usage: "HOST:PORT, unix:PATH or fd://N (default: 127.0.0.1:8000)", keys: []string{"listen"}},
-	{name: "workers", short: "w", value: "N|MIN:MAX|auto", usage: "worker processes, also $WEB_CONCURRENCY (default: auto)", keys: []string{"pool.workers"}, env: "WEB_CONCURRENCY"},
-	{name: "threads", value: "N", usage: "requests that a worker serves at a time (default: 1)", keys: []string{"pool.threads"}},
-	{name: "timeout", short: "t", value: "TIME", usage: "longest silence of an application (default: 30s; FastCGI 60s)", keys: []string{"pool.timeout", "cgi.timeout", "fastcgi.timeout"}},
-	{name: "graceful-timeout", value: "TIME", usage: "time to end the requests in progress (default: 30s)", keys: []string{"graceful_timeout", "pool.graceful_timeout"}},
-	{name: "max-requests", value: "N", usage: "requests after which a worker is replaced (default: 0, never)", keys: []string{"pool.max_requests"}},
-	{name: "max-requests-jitter", value: "N", usage: "up to this many more, at random (default: 0)", keys: []string{"pool.max_requests_jitter"}},
-	{name: "max-age", value: "TIME", usage: "age at which a worker is replaced (default: 0, never)", keys: []string{"pool.max_age"}},
-	{name: "max-memory", value: "SIZE", usage: "memory after a request at which it is (default: 0, no limit)", keys: []string{"pool.max_memory"}},
-	{name: "hard-memory", value: "SIZE", usage: "memory at which a worker is killed (default: 0, no limit)", keys: []string{"pool.hard_memory"}},
-	{name: "memory-budget", value: "SIZE", usage: "memory of all workers together (default: 0, no limit)", keys: []string{"pool.memory_budget"}},
-	{name: "min-spare", value: "N", usage: "idle workers kept ready, with MIN:MAX (default: 0)", keys: []string{"pool.min_spare"}},
-	{name: "max-spare", value: "N", usage: "idle workers that may stay (default: those of --min-spare)", keys: []string{"pool.max_spare"}},
-	{name: "idle-timeout", value: "TIME", usage: "when other idle workers end (default: 60s)", keys: []string{"pool.idle_timeout"}},
-	{name: "slow-timeout", value: "TIME", usage: "when the slow log tells the stacks of a request (default: 10s)", keys: []string{"pool.slow_timeout"}},
-	{name: "interrupt-timeout", value: "TIME", usage: "time to end for one that was interrupted (default: 1s)", keys: []string{"pool.interrupt_timeout"}},
-	{name: "stop-timeout", value: "TIME", usage: "time between TERM and KILL (default: 5s)", keys: []string{"pool.stop_timeout", "cgi.stop_timeout"}},
-	{name: "preload", usage: "import the application once and fork the workers", keys: []string{"pool.preload"}, sets: "true"},
-	{name: "warm-up", value: "PATH", usage: "what a new worker is asked for before it gets requests", keys: []string{"pool.warm_up"}},
-	{name: "reload", usage: "for development: restart when a file changes", keys: []string{"pool.reload"}, sets: "true"},
-	{name: "reload-include", value: "PATTERN...", usage: "more files to watch, such as templates/**/*.html", keys: []string{"pool.reload_include"}},
-	{name: "start-timeout", value: "TIME", usage: "time for a worker to load the application (default: 60s)", keys: []string{"pool.start_timeout"}},
-	{name: "python", value: "PROGRAM", usage: "(default: of $VIRTUAL_ENV, .venv, venv, else python3)", keys: []string{"pool.python"}},
-	{name: "chdir", value: "DIR", usage: "folder to run in (default: this one; CGI the script's)", keys: []string{"pool.chdir", "cgi.chdir"}},
-	{name: "env", short: "e", value: "NAME=VALUE...", usage: "set a variable of the application", keys: []string{"pool.env", "cgi.env"}},
-	{name: "pass-env", value: "NAME...", usage: "pass on a variable of this environment, or PREFIX*", keys: []string{"pool.pass_env", "cgi.pass_env"}},
-	{name: "user", value: "USER", usage: "run processes as another user; only as root", keys: []string{"pool.user", "cgi.user"}},
-	{name: "group", value: "GROUP", usage: "and group (default: that of --user)", keys: []string{"pool.group", "cgi.group"}},
-	{name: "umask", value: "OCTAL", usage: "permissions that new files don't get, as 027", keys: []string{"pool.umask", "cgi.umask"}},
-	{name: "nice", value: "N", usage: "niceness added to processes (default: 0)", keys: []string{"pool.nice", "cgi.nice"}},
-	{name: "cpus", value: "N...", usage: "processors that processes may run on (default: all)", keys: []string{"pool.cpus", "cgi.cpus"}},
-	{name: "rlimit", value: "NAME=VALUE...", usage: "a limit of each process, as nofile=256 or as=2g", keys: []string{"pool.rlimits", "cgi.rlimits"}},
-	{name: "no-new-privileges", usage: "no rights by set-user-id programs", keys: []string{"pool.no_new_privileges", "cgi.no_new_privileges"}, sets: "true"},
-	staticFlag,
-	interfaceFlag,
-	{name: "root-path", value: "PATH", usage: "prefix that a proxy in front has removed", keys: []string{"route.root_path"}},
-	{name: "root", value: "DIR", usage: "folder of a FastCGI application's scripts", keys: []string{"fastcgi.root"}},
-	{name: "index", value: "NAME...", usage: "file that stands for a folder (default: index.php with --root)", keys: []string{"fastcgi.index", "cgi.index"}},
-	{name: "max-processes", value: "N", usage: "CGI processes at once (default: 16)", keys: []string{"cgi.max"}},
-	{name: "max-connections", value: "N", usage: "connections to a FastCGI application (default: 5)", keys: []string{"fastcgi.max_connections"}},
-	{name: "queue-length", value: "N", usage: "requests that may wait (default: 512)", keys: []string{"pool.queue_length", "cgi.queue_length", "fastcgi.queue_length"}},
-	{name: "queue-timeout", value: "TIME", usage: "how long a request may wait (default: 10s)", keys: []string{"pool.queue_timeout", "cgi.queue_timeout", "fastcgi.queue_timeout"}},
-	{name: "max-body", value: "SIZE", usage: "largest request body (default: 1g)", keys: []string{"limits.max_body"}},
-	{name: "keep-alive", value: "TIME", usage: "how long an idle connection is kept (default: 75s)", keys: []string{"limits.idle_timeout"}},
-	{name: "server-name", value: "HOST...", usage: "host name for SERVER_NAME", keys: []string{"site.hosts"}},
-	{name: "no-replay", usage: "no second worker for a request that one may have seen", keys: []string{"pool.replay_idempotent"}, sets: "false"},
-	{name: "no-buffer-requests", usage: "hand a request body on as it arrives", keys: []string{"pool.buffer_requests"}, sets: "false"},
-	{name: "pass-authorization", usage: "hand the Authorization field to CGI scripts", keys: []string{"cgi.pass_authorization"}, sets: "true"},
-	{name: "access-log", value: "-|off|FILE", usage: "a line for each request (default: -, standard output)", keys: []string{"log.access"}},
-	{name: "access-log-format", value: "combined|json", usage: "(default: combined)", keys: []string{"log.access_format"}},
-	{name: "slow-log", value: "-|FILE", usage: "what slow requests are doing (default: -, standard error)", keys: []string{"log.slow"}},
-	{name: "log-level", value: "LEVEL", usage: "debug, info, warn or error (default: info)", keys: []string{"log.level"}},
-	{name: "log-format", value: "console|json", usage: "(default: console)", keys: []string{"log.format"}},
+// flagGroups are in the order in which someone needs them.
+var flagGroups = []flagGroup{
+	{"Addresses", []flag{
+		{name: "bind", short: "b", value: "ADDRESS...", usage: "HOST:PORT, unix:PATH or fd://N (default: 127.0.0.1:8000)", keys: []string{"listen"}},
+		{name: "server-name", value: "HOST...", usage: "host name for SERVER_NAME", keys: []string{"site.hosts"}},
+		{name: "root-path", value: "PATH", usage: "prefix that a proxy in front has removed", keys: []string{"route.root_path"}},
+		staticFlag,
+		{name: "keep-alive", value: "TIME", usage: "how long an idle connection is kept (default: 75s)", keys: []string{"limits.idle_timeout"}},
+		{name: "max-body", value: "SIZE", usage: "largest request body (default: 1g)", keys: []string{"limits.max_body"}},
+	}},
+	{"Application", []flag{
+		interfaceFlag,
+		{name: "python", value: "PROGRAM", usage: "(default: of $VIRTUAL_ENV, .venv, venv, else python3)", keys: []string{"pool.python"}},
+		{name: "chdir", value: "DIR", usage: "folder to run in (default: this one; CGI the script's)", keys: []string{"pool.chdir", "cgi.chdir"}},
+		{name: "env", short: "e", value: "NAME=VALUE...", usage: "set a variable of the application", keys: []string{"pool.env", "cgi.env"}},
+		{name: "pass-env", value: "NAME...", usage: "pass on a variable of this environment, or PREFIX*", keys: []string{"pool.pass_env", "cgi.pass_env"}},
+		{name: "preload", usage: "import the application once and fork the workers", keys: []string{"pool.preload"}, sets: "true"},
+		{name: "warm-up", value: "PATH", usage: "what a new worker is asked for before it gets requests", keys: []string{"pool.warm_up"}},
+		{name: "start-timeout", value: "TIME", usage: "time for a worker to load the application (default: 60s)", keys: []string{"pool.start_timeout"}},
+	}},
+	{"Workers", []flag{
+		{name: "workers", short: "w", value: "N|MIN:MAX|auto", usage: "worker processes, also $WEB_CONCURRENCY (default: auto)", keys: []string{"pool.workers"}, env: "WEB_CONCURRENCY"},
+		{name: "threads", value: "N", usage: "requests that a worker serves at a time (default: 1)", keys: []string{"pool.threads"}},
+		{name: "min-spare", value: "N", usage: "idle workers kept ready, with MIN:MAX (default: 0)", keys: []string{"pool.min_spare"}},
+		{name: "max-spare", value: "N", usage: "idle workers that may stay (default: those of --min-spare)", keys: []string{"pool.max_spare"}},
+		{name: "idle-timeout", value: "TIME", usage: "when other idle workers end (default: 60s)", keys: []string{"pool.idle_timeout"}},
+	}},
+	{"When workers are replaced", []flag{
+		{name: "max-requests", value: "N", usage: "requests after which a worker is replaced (default: 0, never)", keys: []string{"pool.max_requests"}},
+		{name: "max-requests-jitter", value: "N", usage: "up to this many more, at random (default: 0)", keys: []string{"pool.max_requests_jitter"}},
+		{name: "max-age", value: "TIME", usage: "age at which a worker is replaced (default: 0, never)", keys: []string{"pool.max_age"}},
+		{name: "max-memory", value: "SIZE", usage: "memory after a request at which it is (default: 0, no limit)", keys: []string{"pool.max_memory"}},
+		{name: "hard-memory", value: "SIZE", usage: "memory at which a worker is killed (default: 0, no limit)", keys: []string{"pool.hard_memory"}},
+		{name: "memory-budget", value: "SIZE", usage: "memory of all workers together (default: 0, no limit)", keys: []string{"pool.memory_budget"}},
+	}},
+	{"Requests that wait or take long", []flag{
+		{name: "queue-length", value: "N", usage: "requests that may wait (default: 512)", keys: []string{"pool.queue_length", "cgi.queue_length", "fastcgi.queue_length"}},
+		{name: "queue-timeout", value: "TIME", usage: "how long a request may wait (default: 10s)", keys: []string{"pool.queue_timeout", "cgi.queue_timeout", "fastcgi.queue_timeout"}},
+		{name: "timeout", short: "t", value: "TIME", usage: "longest silence of an application (default: 30s; FastCGI 60s)", keys: []string{"pool.timeout", "cgi.timeout", "fastcgi.timeout"}},
+		{name: "slow-timeout", value: "TIME", usage: "when the slow log tells the stacks of a request (default: 10s)", keys: []string{"pool.slow_timeout"}},
+		{name: "interrupt-timeout", value: "TIME", usage: "time to end for one that was interrupted (default: 1s)", keys: []string{"pool.interrupt_timeout"}},
+		{name: "graceful-timeout", value: "TIME", usage: "time to end the requests in progress (default: 30s)", keys: []string{"graceful_timeout", "pool.graceful_timeout"}},
+		{name: "stop-timeout", value: "TIME", usage: "time between TERM and KILL (default: 5s)", keys: []string{"pool.stop_timeout", "cgi.stop_timeout"}},
+		{name: "no-replay", usage: "no second worker for a request that one may have seen", keys: []string{"pool.replay_idempotent"}, sets: "false"},
+		{name: "no-buffer-requests", usage: "hand a request body on as it arrives", keys: []string{"pool.buffer_requests"}, sets: "false"},
+	}},
+	{"What processes may not do", []flag{
+		{name: "user", value: "USER", usage: "run processes as another user; only as root", keys: []string{"pool.user", "cgi.user"}},
+		{name: "group", value: "GROUP", usage: "and group (default: that of --user)", keys: []string{"pool.group", "cgi.group"}},
+		{name: "umask", value: "OCTAL", usage: "permissions that new files don't get, as 027", keys: []string{"pool.umask", "cgi.umask"}},
+		{name: "nice", value: "N", usage: "niceness added to processes (default: 0)", keys: []string{"pool.nice", "cgi.nice"}},
+		{name: "cpus", value: "N...", usage: "processors that processes may run on (default: all)", keys: []string{"pool.cpus", "cgi.cpus"}},
+		{name: "rlimit", value: "NAME=VALUE...", usage: "a limit of each process, as nofile=256 or as=2g", keys: []string{"pool.rlimits", "cgi.rlimits"}},
+		{name: "no-new-privileges", usage: "no rights by set-user-id programs", keys: []string{"pool.no_new_privileges", "cgi.no_new_privileges"}, sets: "true"},
+	}},
+	{"CGI scripts and FastCGI applications", []flag{
+		{name: "max-processes", value: "N", usage: "CGI processes at once (default: 16)", keys: []string{"cgi.max"}},
+		{name: "pass-authorization", usage: "hand the Authorization field to CGI scripts", keys: []string{"cgi.pass_authorization"}, sets: "true"},
+		{name: "root", value: "DIR", usage: "folder of a FastCGI application's scripts", keys: []string{"fastcgi.root"}},
+		{name: "index", value: "NAME...", usage: "file that stands for a folder (default: index.php with --root)", keys: []string{"fastcgi.index", "cgi.index"}},
+		{name: "max-connections", value: "N", usage: "connections to a FastCGI application (default: 5)", keys: []string{"fastcgi.max_connections"}},
+	}},
+	{"Logs", []flag{
+		{name: "access-log", value: "-|off|FILE", usage: "a line for each request (default: -, standard output)", keys: []string{"log.access"}},
+		{name: "access-log-format", value: "combined|json", usage: "(default: combined)", keys: []string{"log.access_format"}},
+		{name: "slow-log", value: "-|FILE", usage: "what slow requests are doing (default: -, standard error)", keys: []string{"log.slow"}},
+		{name: "log-level", value: "LEVEL", usage: "debug, info, warn or error (default: info)", keys: []string{"log.level"}},
+		{name: "log-format", value: "console|json", usage: "(default: console)", keys: []string{"log.format"}},
+	}},
+	{"Development", []flag{
+		{name: "reload", usage: "restart when a file changes; not for production", keys: []string{"pool.reload"}, sets: "true"},
+		{name: "reload-include", value: "PATTERN...", usage: "more files to watch, such as templates/**/*.html", keys: []string{"pool.reload_include"}},
+	}},
 }
+
+// flags are those of all groups.
+var flags = func() (all []flag) {
+	for _, g := range flagGroups {
+		all = append(all, g.flags...)
+	}
+	return all
+}()
 
 func (f *flag) list() bool { return strings.HasSuffix(f.value, "...") }
 
@@ -118,7 +150,7 @@ func (f *flag) cli() cli.Flag {
 }
 
 // flagHelp is a line for each flag, or two when it is long.
-func flagHelp(which func(*flag) bool) string {
+func flagHelp(flags []flag, which func(*flag) bool) string {
 	var b strings.Builder
 	for i := range flags {
 		f := &flags[i]
@@ -135,6 +167,15 @@ func flagHelp(which func(*flag) bool) string {
 		} else {
 			fmt.Fprintf(&b, "  %s%-27s%s\n", short, name, f.usage)
 		}
+	}
+	return b.String()
+}
+
+// groupedHelp is the help of all flags, under their headings.
+func groupedHelp() string {
+	var b strings.Builder
+	for _, g := range flagGroups {
+		fmt.Fprintf(&b, "\n%s:\n%s", g.heading, flagHelp(g.flags, anyFlag))
 	}
 	return b.String()
 }

@@ -64,8 +64,7 @@ Serves one thing over HTTP. TARGET is one of
 
 A .py file that is executable and starts with #! is a CGI script.
 
-Flags (each is also a variable, --max-body is $GATECREW_MAX_BODY; in lists commas):
-` + flagHelp(anyFlag) + `
-TIME is 500ms, 10s, 5m or a number of seconds; SIZE is 64k, 10m, 1g or a number
-of bytes.
-`
+Each flag is also a variable: --max-body is $GATECREW_MAX_BODY, with commas in
+lists. TIME is 500ms, 10s, 5m or a number of seconds; SIZE is 64k, 10m, 1g or
+a number of bytes.
+` + groupedHelp()

@@ -87,4 +87,4 @@ Serves the sites of a configuration file. Flags stand over the file.
 
 Flags (each is also a variable, --config is $GATECREW_CONFIG; in lists commas):
   -c, --config FILE              (default: gatecrew.yaml)
-` + flagHelp((*flag).whole)
+` + flagHelp(flags, (*flag).whole)
