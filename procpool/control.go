@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"os"
 	"time"
 
 	"go.uber.org/zap"
@@ -26,11 +27,13 @@ import (
 //	interrupt N REQUEST TIME REASON   {"answer": N, "text": "why it can't be done"}
 //
 // REQUEST and REASON are text in the encoding of query strings, TIME is in
-// seconds. A line from the worker that is no JSON object belongs to a dump of
-// its stacks, which the signal that it has named causes.
+// seconds. The signal that the worker has named has it write a dump of its
+// stacks to descriptor 5, a pipe: a dump comes in pieces at any moment, which
+// would tear a message.
 type control struct {
-	conn net.Conn
-	log  *zap.Logger
+	conn  net.Conn
+	dumps *os.File // nil when there are none
+	log   *zap.Logger
 	// heard gets each line from the worker, without its end, from one
 	// goroutine. It must not keep it.
 	heard func(line []byte)
@@ -46,8 +49,8 @@ const controlPatience = 8 * time.Millisecond
 // maxControlLine is the longest line that is taken from a worker, in bytes.
 const maxControlLine = 4 << 20
 
-func newControl(conn net.Conn, log *zap.Logger, heard func(line []byte)) *control {
-	return &control{conn: conn, log: log, heard: heard, ended: make(chan struct{})}
+func newControl(conn net.Conn, dumps *os.File, log *zap.Logger, heard func(line []byte)) *control {
+	return &control{conn: conn, dumps: dumps, log: log, heard: heard, ended: make(chan struct{})}
 }
 
 // send writes one command.
@@ -62,6 +65,9 @@ func (c *control) send(format string, args ...any) error {
 // listen hands on what the worker says until it ends.
 func (c *control) listen() {
 	defer close(c.ended)
+	if c.dumps != nil {
+		go drain(c.dumps, dumpWriter{c}) // always: a worker must not wait for a reader
+	}
 	lines := bufio.NewScanner(c.conn)
 	lines.Buffer(make([]byte, 0, 512), maxControlLine)
 	for lines.Scan() {
@@ -69,7 +75,12 @@ func (c *control) listen() {
 	}
 }
 
-func (c *control) close() { _ = c.conn.Close() }
+func (c *control) close() {
+	_ = c.conn.Close()
+	if c.dumps != nil {
+		_ = c.dumps.Close()
+	}
+}
 
 // finish hears the last words of a worker that has exited. A process that holds
 // on to its end of the connection is not waited for.
@@ -94,10 +105,6 @@ type message struct {
 
 // hear takes in one line of w.
 func (p *Pool) hear(w *worker, line []byte) {
-	if len(line) == 0 || line[0] != '{' {
-		w.control.dumped(line)
-		return
-	}
 	var m message
 	if err := json.Unmarshal(line, &m); err != nil {
 		p.log.Debug("worker says what can't be understood", zap.Int("worker", w.info.Number), zap.Error(err))

@@ -17,7 +17,7 @@ type dialogue struct {
 	asked      int
 	awaited    map[int]chan string
 	dumpSignal int
-	dump       chan string // gets the lines of a dump; nil while none is wanted
+	dump       chan string // gets the pieces of a dump; nil while none is wanted
 
 	dumping sync.Mutex // held by the one who wants a dump
 }
@@ -65,20 +65,24 @@ func (c *control) answered(m message) {
 }
 
 const (
-	dumpBegins = time.Second            // how long the first line of a dump may take
+	dumpBegins = time.Second            // how long the first piece of a dump may take
 	dumpPause  = 100 * time.Millisecond // after which a dump is taken to be whole
-	dumpLasts  = 300 * time.Millisecond // from its first line
-	dumpLines  = 4096
+	dumpLasts  = 300 * time.Millisecond // from its first piece
+	dumpPieces = 64                     // that wait to be collected
+	dumpMost   = 1 << 20                // bytes of a dump
 )
 
-// dumped takes in a line of a dump.
-func (c *control) dumped(line []byte) {
-	c.dialogue.mu.Lock()
-	defer c.dialogue.mu.Unlock()
+// dumpWriter takes in the pieces of dumps.
+type dumpWriter struct{ c *control }
+
+func (w dumpWriter) Write(piece []byte) (int, error) {
+	w.c.dialogue.mu.Lock()
+	defer w.c.dialogue.mu.Unlock()
 	select {
-	case c.dump <- string(line):
+	case w.c.dump <- string(piece):
 	default: // nobody wants it, or so much of it
 	}
+	return len(piece), nil
 }
 
 // collectDump has the worker write its stacks by a signal, which works while
@@ -86,10 +90,10 @@ func (c *control) dumped(line []byte) {
 func (c *control) collectDump(ch *child) (string, error) {
 	c.dumping.Lock()
 	defer c.dumping.Unlock()
-	lines := make(chan string, dumpLines)
+	pieces := make(chan string, dumpPieces)
 	c.dialogue.mu.Lock()
 	sig := c.dumpSignal
-	c.dump = lines
+	c.dump = pieces
 	c.dialogue.mu.Unlock()
 	defer func() {
 		c.dialogue.mu.Lock()
@@ -106,12 +110,14 @@ func (c *control) collectDump(ch *child) (string, error) {
 	var end time.Time
 	for {
 		select {
-		case line := <-lines:
+		case piece := <-pieces:
 			if end.IsZero() {
 				end = time.Now().Add(dumpLasts)
 			}
-			text.WriteString(line)
-			text.WriteByte('\n')
+			text.WriteString(piece)
+			if text.Len() >= dumpMost {
+				return text.String(), nil
+			}
 			timer.Reset(min(dumpPause, time.Until(end)))
 		case <-c.ended:
 			return text.String(), errors.New("procpool: the worker has gone")

@@ -18,18 +18,20 @@ type Config struct {
 	// Command starts a worker. Its descriptor 3 is one end of a stream socket
 	// pair, the other end of which Attach is given; 4 is another one, on
 	// which the pool writes commands and the worker says what it is asked, a
-	// line each; 0 is /dev/null, 1 and 2 are log lines. GATECREW_WORKER=NAME/NUMBER is added to Env.
+	// line each; 5 is a pipe to which a signal has it write its stacks; 0 is
+	// /dev/null, 1 and 2 are log lines. GATECREW_WORKER=NAME/NUMBER is added
+	// to Env.
 	Command Command
 
 	// Preload has the workers forked from a process that has loaded the
 	// application once, so that they share its memory and start in
 	// milliseconds. Each generation of workers has one. It is started before
 	// its first worker, and it is Command with the argument --preload added.
-	// Its descriptor 3 is a socket of type SOCK_SEQPACKET, the others are
-	// as a worker's. When it has loaded the application it sends the packet
+	// Its descriptor 3 is a socket of type SOCK_SEQPACKET, there is no 5,
+	// and the others are as a worker's. When it has loaded the application it sends the packet
 	// "ready". Each packet that it gets then asks for a worker: lines
 	// NAME=value, to be set in the worker's environment, and with them the
-	// four descriptors that become 1, 2, 3 and 4 there. It forks the worker
+	// five descriptors that become 1 to 5 there. It forks the worker
 	// in such a way that the worker's parent has ended, and answers with the
 	// worker's process id, or with the reason why there is none. The end of
 	// its socket tells it to exit. BecomeReaper must have been called.

@@ -17,16 +17,16 @@ import (
 // interrupts nothing and says so, "vain" says nothing.
 func answerCommands(mode string, hung chan struct{}) {
 	has := func(word string) bool { return slices.Contains(strings.Fields(mode), word) }
-	control := os.NewFile(4, "control")
+	control, dumps := os.NewFile(4, "control"), os.NewFile(5, "dumps")
 	if !has("mute") {
 		const sig = 62
 		dump := make(chan os.Signal, 1)
 		signal.Notify(dump, syscall.Signal(sig))
 		go func() {
 			for range dump {
-				fmt.Fprint(control, "Thread 0x1 (most recent call first):\n  File \"app.py\", line 1 in view\n\n")
+				fmt.Fprint(dumps, "Thread 0x1 (most recent call first):\n  File \"app.py\", line 1 in view\n\n")
 				time.Sleep(dumpPause / 2)
-				fmt.Fprint(control, "Current thread 0x2\n")
+				fmt.Fprint(dumps, "Current thread 0x2\n")
 			}
 		}()
 		fmt.Fprintf(control, "{\"dump_signal\": %d}\n", sig)

@@ -42,14 +42,22 @@ func (p *Pool) startWorker(ctx context.Context, w *worker, line func(stream stri
 		return nil, nil, err
 	}
 	defer unix.Close(theirCommands)
-	control := newControl(commands, p.log, func(line []byte) { p.hear(w, line) })
+	dumps, theirDumps, err := pipe(true)
+	if err != nil {
+		_ = conn.Close()
+		_ = commands.Close()
+		output.close()
+		return nil, nil, err
+	}
+	defer unix.Close(theirDumps)
+	control := newControl(commands, dumps, p.log, func(line []byte) { p.hear(w, line) })
 
 	var ch *child
 	if p.cfg.Preload {
-		ch, err = p.fork(ctx, w, out, errout, theirs, theirCommands)
+		ch, err = p.fork(ctx, w, out, errout, theirs, theirCommands, theirDumps)
 	} else {
 		ch, err = spawn(w.gen.command.with(workerVar+"="+w.info.Name),
-			uintptr(null), uintptr(out), uintptr(errout), uintptr(theirs), uintptr(theirCommands))
+			uintptr(null), uintptr(out), uintptr(errout), uintptr(theirs), uintptr(theirCommands), uintptr(theirDumps))
 	}
 	if err != nil {
 		_ = conn.Close()

@@ -78,7 +78,7 @@ func startFailed(err error) (exit Exit, output []string) {
 }
 
 // fork has w forked from the zygote of its generation, with files as its
-// descriptors 1, 2, 3 and 4. The first worker of a generation waits until the
+// descriptors 1 to 5. The first worker of a generation waits until the
 // application is loaded, and those that come meanwhile wait with it.
 func (p *Pool) fork(ctx context.Context, w *worker, files ...int) (*child, error) {
 	z, err := p.preloaded(ctx, w.gen)
@@ -160,7 +160,7 @@ func (p *Pool) startZygote(g *generation) (*zygote, error) {
 	}
 	defer unix.Close(theirCommands)
 	voice := &worker{} // it speaks like one
-	z.control = newControl(commands, p.log, func(line []byte) { p.hear(voice, line) })
+	z.control = newControl(commands, nil, p.log, func(line []byte) { p.hear(voice, line) })
 	output, out, errout, err := newWorkerOutput(func(stream string, line []byte) {
 		z.last.add(line)
 		p.cfg.Output(z.info, stream, line)

@@ -102,12 +102,12 @@ sites:
 			}
 			owner[target] = w.PID
 		}
-		open := 0 // pipes whose other end is elsewhere: standard output and error
+		open := 0 // pipes whose other end is elsewhere: standard output, standard error and that for dumps
 		for _, n := range ends {
 			open += n % 2
 		}
-		if sockets != 2 || open != 2 { // the requests' socket, and the control connection
-			t.Errorf("worker %d has %d sockets and %d pipes to others, want 2 and 2: %v", w.PID, sockets, open, harness.OpenFiles(w.PID))
+		if sockets != 2 || open != 3 { // the requests' socket, and the control connection
+			t.Errorf("worker %d has %d sockets and %d pipes to others, want 2 and 3: %v", w.PID, sockets, open, harness.OpenFiles(w.PID))
 		}
 	}
 	close(release)

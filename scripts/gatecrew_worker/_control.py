@@ -18,25 +18,29 @@ from _thread import allocate_lock
 
 from gatecrew_worker import _interrupt, _stacks
 
-# Has faulthandler write the stacks of all threads to the control connection,
-# which also works while a C function holds the interpreter. A real-time
-# signal, near the end of their range: programs and libraries that use any take
-# the first ones.
+# Has faulthandler write the stacks of all threads to the pipe for dumps, which
+# also works while a C function holds the interpreter. A real-time signal, near
+# the end of their range: programs and libraries that use any take the first
+# ones.
 _DUMP_SIGNAL = signal.SIGRTMAX - 2
 
 
 class Control:
     """The control connection of a worker process."""
 
-    def __init__(self, sock):
+    def __init__(self, sock, dumps):
         self._sock = sock
+        self._dumps = dumps  # a descriptor, or None
         self._commands = {}
         self._send_lock = allocate_lock()
         os.register_at_fork(after_in_child=self._close)
 
     def _close(self):
         """In a process that the application forks."""
-        faulthandler.unregister(_DUMP_SIGNAL)
+        if self._dumps is not None:
+            faulthandler.unregister(_DUMP_SIGNAL)
+            os.close(self._dumps)
+            self._dumps = None
         self._sock.close()
 
     def on(self, word, arguments, do):
@@ -53,8 +57,8 @@ class Control:
         self.on("interrupt", 4, lambda number, unique_id, patience, reason: self._answer(
             number, _interrupt.begin(loop.requests(), _unquoted(unique_id), _unquoted(reason), float(patience))))
         _interrupt.prepare()
-        if signal.getsignal(_DUMP_SIGNAL) is signal.SIG_DFL:
-            faulthandler.register(_DUMP_SIGNAL, file=self._sock, all_threads=True, chain=False)
+        if self._dumps is not None and signal.getsignal(_DUMP_SIGNAL) is signal.SIG_DFL:
+            faulthandler.register(_DUMP_SIGNAL, file=self._dumps, all_threads=True, chain=False)
             self.tell(dump_signal=_DUMP_SIGNAL)
         self.start()
 
@@ -98,11 +102,12 @@ def _unquoted(word):
     return urllib.parse.unquote_plus(word, "latin-1")
 
 
-def take(fd):
-    """Returns the Control on the descriptor fd, None when there is none."""
+def take(fd, dumps):
+    """Returns the Control on the descriptor fd, None when there is none. dumps
+    is the descriptor that stacks are written to, or None."""
     try:
         sock = socket.socket(fileno=fd)
     except OSError:
         return None
     sock.setblocking(True)
-    return Control(sock)
+    return Control(sock, dumps)

@@ -27,11 +27,12 @@ from gatecrew_worker._zygote import Zygote
 EXIT_FAILED = 3
 EXIT_NOT_LOADED = 4
 
-# The gateway's socket and its control connection, and where they are moved: out of the
-# range in which applications and the daemons they start expect their own
-# descriptors.
+# The gateway's socket, its control connection and its pipe for dumps, and where
+# they are moved: out of the range in which applications and the daemons they
+# start expect their own descriptors.
 _SOCKET = 3
 _CONTROL = 4
+_DUMPS = 5
 _MOVED = 100
 
 # Requests that are taken beside those that can be started. The gateway sends
@@ -82,7 +83,7 @@ def main(argv):
         if options.preload:
             zygote, control = Zygote(_take_socket(_SOCKET)), _take_control(_CONTROL)
         else:
-            loop, control = _connect(_SOCKET, _CONTROL, options)
+            loop, control = _connect(options, _SOCKET, _CONTROL, _DUMPS)
     except OSError as exc:
         print("gatecrew: descriptor %d is not the gateway's socket (%s); workers are started by gatecrew" % (_SOCKET, exc),
               file=sys.stderr)
@@ -105,7 +106,7 @@ def main(argv):
         if descriptors is None:
             return 0
         # From here on this is a worker that was born with the application.
-        loop, control = _connect(*descriptors, options)
+        loop, control = _connect(options, *descriptors)
         if report is not None:
             report = _modules.Report(control)
     if report is not None:
@@ -168,11 +169,11 @@ def _stop_on_term(loop):
     os.register_at_fork(after_in_child=leave)
 
 
-def _connect(sock_fd, control_fd, options):
+def _connect(options, sock_fd, control_fd, dumps_fd):
     """Returns the Loop on the gateway's socket, and the control connection if
     there is one."""
     sock = _take_socket(sock_fd)
-    control = _take_control(control_fd)
+    control = _take_control(control_fd, dumps_fd)
     return Loop(sock, options.threads, 0 if control is None else _AHEAD), control
 
 
@@ -187,14 +188,19 @@ def _take_socket(fd):
     return sock
 
 
-def _take_control(fd):
+def _take_control(fd, dumps_fd=None):
     """Returns the control connection, None when there is none."""
-    try:
-        if not stat.S_ISSOCK(os.fstat(fd).st_mode):
-            return None
-    except OSError:
+    if not _is(stat.S_ISSOCK, fd):
         return None
-    return _control.take(_move(fd))
+    dumps = dumps_fd is not None and _is(stat.S_ISFIFO, dumps_fd)
+    return _control.take(_move(fd), _move(dumps_fd) if dumps else None)
+
+
+def _is(kind, fd):
+    try:
+        return kind(os.fstat(fd).st_mode)
+    except OSError:
+        return False
 
 
 def _move(fd):

@@ -15,7 +15,7 @@ import stat
 import sys
 import threading
 
-_DESCRIPTORS = 4  # that come with a request: a worker's 1, 2, 3 and 4
+_DESCRIPTORS = 5  # that come with a request: a worker's 1 to 5
 
 
 class Zygote:
@@ -28,9 +28,9 @@ class Zygote:
     def serve(self):
         """Forks workers until the gateway ends that, then returns None.
 
-        Returns in each worker as well, with the descriptors for its socket and its
-        control connection; 1 and 2 and the environment are the worker's
-        by then.
+        Returns in each worker as well, with the descriptors for its socket,
+        its control connection and its dumps; 1 and 2 and the environment are
+        the worker's by then.
         """
         for line in _shared():
             print("gatecrew: preload: " + line, file=sys.stderr)
@@ -53,11 +53,11 @@ class Zygote:
             for line in variables.splitlines():
                 name, _, value = line.partition("=")
                 os.environ[name] = value
-            out, err, sock, control = descriptors
+            out, err, *others = descriptors
             for fd, number in (out, 1), (err, 2):
                 os.dup2(fd, number)
                 os.close(fd)
-            return sock, control
+            return others
 
     def _say(self, packet):
         try:

@@ -18,9 +18,10 @@ sys.path.insert(0, SCRIPTS)
 
 from gatecrew_worker import _records as rec  # noqa: E402
 
-# The worker gets its socket as descriptor 3 and its commands as 4. These numbers
-# have to be taken here, so that subprocess doesn't use one for itself.
-while os.open(os.devnull, os.O_RDONLY) < 4:
+# The worker gets its socket as descriptor 3, its commands as 4 and its pipe for
+# dumps as 5. These numbers have to be taken here, so that subprocess doesn't use
+# one for itself.
+while os.open(os.devnull, os.O_RDONLY) < 5:
     pass
 
 DEADLINE = 20  # seconds for anything to happen
@@ -69,7 +70,7 @@ def params(path="/", method="GET", **more):
 class Worker:
     """A worker process. window is what it may send before it is granted more;
     0 talks plain FastCGI to it, without negotiation. With control it has a
-    pipe for commands."""
+    control connection and a pipe for dumps."""
 
     def __init__(self, app="applications:checked", *args, threads=1, window=131072, cwd=APPS, ready=True, env=None, control=False):
         near, far = socket.socketpair()
@@ -77,6 +78,7 @@ class Worker:
         given = {3: far.detach()}
         if control:
             given[4], self._control = (end.detach() for end in socket.socketpair())
+            self.dumps, given[5] = os.pipe()
         # -S and -E: it needs nothing but the standard library, and starts in a
         # fraction of the time where there are many packages.
         self.process = subprocess.Popen(
@@ -94,7 +96,7 @@ class Worker:
         self.sock = sock
         self.window = window
         self.values = {}
-        self._control = None
+        self._control = self.dumps = None
         self.answers = {}
         self.granted_input = {}
         self._unread = b""
@@ -107,6 +109,8 @@ class Worker:
         self.sock.close()
         if self._control is not None:
             self.close_control()
+        if self.dumps is not None:
+            os.close(self.dumps)
         try:
             self.process.wait(DEADLINE)
         finally:
@@ -265,15 +269,18 @@ class Forked(Worker):
         near, far = socket.socketpair()
         self._meet(near, 131072)
         control, self._control = (end.detach() for end in socket.socketpair())
-        descriptors = [self._log.fileno(), self._log.fileno(), far.fileno(), control]
+        self.dumps, dumps = os.pipe()
+        descriptors = [self._log.fileno(), self._log.fileno(), far.fileno(), control, dumps]
         self.pid = int(zygote.ask(b"GATECREW_WORKER=" + name.encode(), descriptors))
         far.close()
         os.close(control)
+        os.close(dumps)
         self.negotiate()
 
     def __exit__(self, *_):
         self.sock.close()
         self.close_control()
+        os.close(self.dumps)
         self.wait()
         self._log.close()
 

@@ -82,7 +82,8 @@ class Modules(unittest.TestCase):
     def test_silent_unless_asked(self):
         with Worker("app:app", cwd=self.dir, control=True) as worker:
             worker.get("/")
-            worker.close_commands()
+            worker.process.terminate()
+            worker.wait()
             self.assertEqual(self.told(worker), set())
 
     def test_file(self):

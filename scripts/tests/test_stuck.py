@@ -1,9 +1,12 @@
 """Requests that are stuck: what they are doing, and how they are ended."""
 
+import array
+import fcntl
 import json
 import os
 import signal
 import socket
+import termios
 import time
 import unittest
 from urllib.parse import quote_plus
@@ -31,10 +34,9 @@ class Stuck(Worker):
     def hear(self, name):
         """The next message that has name."""
         for line in self._heard:
-            if line.startswith("{"):
-                message = json.loads(line)
-                if name in message:
-                    return message
+            message = json.loads(line)
+            if name in message:
+                return message
         raise EOFError("the control connection was closed\n" + self.log)
 
     def ask(self, command, *arguments):
@@ -49,6 +51,16 @@ class Stuck(Worker):
 
     def interrupt(self, request, patience=DEADLINE, reason="no answer for 30s"):
         return self.ask("interrupt", quote_plus(request), "%.3f" % patience, quote_plus(reason))
+
+    def dumped(self):
+        """How many bytes of dumps wait to be read, once they get no more."""
+        count = array.array("i", [-1])
+        before = None
+        while before != count[0]:
+            before = count[0]
+            time.sleep(0.02)
+            fcntl.ioctl(self.dumps, termios.FIONREAD, count)
+        return count[0]
 
     def start(self, path, request_id=1, busy=1):
         self.begin(request_id, path=path, UNIQUE_ID="r-%d" % request_id, REQUEST_URI=path + "?q=%22")
@@ -101,12 +113,28 @@ class Stacks(unittest.TestCase):
             self.assertGreater(number, signal.SIGRTMIN)
             worker.start("/sleeps")
             os.kill(worker.process.pid, number)
-            dump = ""
-            while "in sleeps" not in dump or "in _run_module_as_main" not in dump:  # the last line
-                dump += next(worker._heard)
-            self.assertNotIn("{", dump)
+            dump = b""
+            while b"in sleeps" not in dump or b"in _run_module_as_main" not in dump:  # the last line
+                dump += os.read(worker.dumps, 65536)
             self.assertEqual(worker.interrupt("r-1"), "")
             worker.answer(1)
+
+    def test_answer_within_a_dump(self):
+        """A dump that is half written doesn't tear an answer."""
+        with Stuck() as worker:
+            number = worker.hear("dump_signal")["dump_signal"]
+            worker.start("/sleeps")
+            room = fcntl.fcntl(worker.dumps, 1032)  # F_GETPIPE_SZ, which Python has since 3.10
+            full, length = 0, 0
+            while full + length < room:
+                os.kill(worker.process.pid, number)
+                full, before = worker.dumped(), full
+                length = full - before
+                self.assertGreater(length, 0)
+            os.kill(worker.process.pid, number)  # this one waits for room, in the middle
+            worker.dumped()
+            self.assertIn("in sleeps", worker.stacks("r-1"))
+            worker.process.kill()
 
 
 class Interrupt(unittest.TestCase):
