@@ -59,7 +59,7 @@ func gatewayMain() {
 func startGateway(t *testing.T, role string, env ...string) (cmd *exec.Cmd, guard int, dir string, end io.Closer) {
 	t.Helper()
 	cmd = exec.Command(self(t))
-	cmd.Env = []string{"GORACE=atexit_sleep_ms=0", roleVar + "=" + role, markVar + "=" + t.Name(), "TMPDIR=" + t.TempDir()}
+	cmd.Env = []string{"GORACE=atexit_sleep_ms=0", roleVar + "=" + role, mark(t), "TMPDIR=" + t.TempDir()}
 	cmd.Env = append(cmd.Env, env...)
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()

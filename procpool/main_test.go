@@ -28,6 +28,12 @@ const roleVar = "PROCPOOL_TEST_ROLE"
 // markVar is in the environment of processes that must be gone in the end.
 const markVar = "PROCPOOL_TEST_MARK"
 
+// mark is that variable for the processes of a test. They are looked for in the
+// whole machine, on which the same test may run for another source tree.
+func mark(t *testing.T) string { return markOf(t.Name()) }
+
+func markOf(test string) string { return fmt.Sprintf("%s=%s/%d", markVar, test, os.Getpid()) }
+
 func TestMain(m *testing.M) {
 	GuardMain()
 	switch os.Getenv(roleVar) {
@@ -150,7 +156,7 @@ func testWorker(t *testing.T, mode string, env ...string) Command {
 	return Command{
 		Path: self(t), Argv: []string{"worker"},
 		// The race detector would have every exit wait for a second.
-		Env: append([]string{"GORACE=atexit_sleep_ms=0", roleVar + "=worker", "WORKER=" + mode, markVar + "=" + t.Name()}, env...),
+		Env: append([]string{"GORACE=atexit_sleep_ms=0", roleVar + "=worker", "WORKER=" + mode, mark(t)}, env...),
 	}
 }
 
@@ -278,7 +284,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 
 // marked returns the processes, but for zombies, that have mark in their
 // environment.
-func marked(t *testing.T, mark string) (pids []int) {
+func marked(t *testing.T, test string) (pids []int) {
 	t.Helper()
 	files, err := filepath.Glob("/proc/[0-9]*/environ")
 	if err != nil {
@@ -286,7 +292,7 @@ func marked(t *testing.T, mark string) (pids []int) {
 	}
 	for _, file := range files {
 		env, err := os.ReadFile(file) // gone meanwhile, or a zombie: empty
-		if err == nil && slices.Contains(strings.Split(string(env), "\x00"), markVar+"="+mark) {
+		if err == nil && slices.Contains(strings.Split(string(env), "\x00"), markOf(test)) {
 			pid, _ := strconv.Atoi(strings.Split(file, "/")[2])
 			pids = append(pids, pid)
 		}

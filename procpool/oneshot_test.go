@@ -35,7 +35,7 @@ func shell(t *testing.T, script string) Command {
 	t.Helper()
 	return Command{
 		Path: "/bin/sh", Argv: []string{"sh", "-c", script},
-		Env: []string{"PATH=/usr/bin:/bin", markVar + "=" + t.Name()},
+		Env: []string{"PATH=/usr/bin:/bin", mark(t)},
 	}
 }
 

@@ -396,7 +396,7 @@ func TestPoolStartErrors(t *testing.T) {
 		}
 	})
 	t.Run("talks nonsense", func(t *testing.T) {
-		p := newPool(t, Config{Command: Command{Path: "/bin/sh", Argv: []string{"sh", "-c", "echo nonsense >&3; exec sleep 300"}, Env: []string{markVar + "=" + t.Name()}}})
+		p := newPool(t, Config{Command: Command{Path: "/bin/sh", Argv: []string{"sh", "-c", "echo nonsense >&3; exec sleep 300"}, Env: []string{mark(t)}}})
 		<-p.Failed()
 		if f := p.Failure(); !strings.HasPrefix(f.Err.Error(), "negotiation failed: ") {
 			t.Errorf("%+v", f)

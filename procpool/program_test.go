@@ -33,7 +33,7 @@ func newPrograms(t *testing.T, list ...Program) *programs {
 	core, logs := observer.New(zapcore.InfoLevel)
 	ps := &programs{t: t, clock: newFakeClock(), logs: logs, file: filepath.Join(t.TempDir(), "events")}
 	for i := range list {
-		list[i].Command.Env = append(list[i].Command.Env, "PATH=/bin:/usr/bin", markVar+"="+t.Name(), "NAME="+list[i].Name, "EVENTS="+ps.file)
+		list[i].Command.Env = append(list[i].Command.Env, "PATH=/bin:/usr/bin", mark(t), "NAME="+list[i].Name, "EVENTS="+ps.file)
 	}
 	var err error
 	ps.Programs, err = NewPrograms(ProgramsConfig{List: list, Log: zap.New(core), clk: ps.clock.clock()})

@@ -122,7 +122,7 @@ func TestPoolRecyclesByMemory(t *testing.T) {
 		t.Errorf("replaced during its request: %+v", s)
 	}
 	l.Release()
-	eventually(t, "it is replaced", func() bool { s := p.Stats(); return s.Totals.RecycledMemory == 1 && s.Workers() == 2 })
+	eventually(t, "it is replaced", func() bool { s := p.Stats(); return s.Totals.RecycledMemory == 1 && len(s.List) == 2 })
 	for _, w := range p.Stats().List {
 		if w.PID == grown {
 			t.Errorf("%+v", w)
@@ -295,7 +295,7 @@ func TestPoolKeepsSpareWorkers(t *testing.T) {
 func TestPoolDown(t *testing.T) {
 	fake := newFakeClock()
 	sound := testWorker(t, "", markVar+"=the other pool")
-	sound.Env = slices.DeleteFunc(sound.Env, func(v string) bool { return v == markVar+"="+t.Name() })
+	sound.Env = slices.DeleteFunc(sound.Env, func(v string) bool { return v == mark(t) })
 	other := newPool(t, Config{Command: sound})
 	p := newPool(t, Config{Command: testWorker(t, "fail"), Min: 2, clk: fake.clock()})
 	waits := make(chan error)

@@ -85,7 +85,7 @@ type straysGateway struct {
 func startStrays(t *testing.T) *straysGateway {
 	t.Helper()
 	g := &straysGateway{Cmd: exec.Command(self(t))}
-	g.Env = []string{"GORACE=atexit_sleep_ms=0", roleVar + "=strays", markVar + "=" + t.Name()}
+	g.Env = []string{"GORACE=atexit_sleep_ms=0", roleVar + "=strays", mark(t)}
 	g.Stderr = os.Stderr
 	var err error
 	if g.in, err = g.StdinPipe(); err != nil {
