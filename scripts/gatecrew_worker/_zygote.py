@@ -50,7 +50,7 @@ class Zygote:
                     os.close(fd)
                 self._say(worker)
                 continue
-            for line in variables.splitlines():
+            for line in variables.split("\n"):
                 name, _, value = line.partition("=")
                 os.environ[name] = value
             out, err, *others = descriptors
@@ -148,7 +148,11 @@ def _shared():
 
 def _peers():
     """Yields who is at the other end of each stream that is open."""
-    for name in os.listdir("/proc/self/fd"):
+    try:
+        names = os.listdir("/proc/self/fd")
+    except OSError:
+        return  # no /proc, as in a chroot: then it can't be told
+    for name in names:
         fd = int(name)
         try:
             if not stat.S_ISSOCK(os.fstat(fd).st_mode):
