@@ -70,8 +70,10 @@ func (p *Pool) launch(s *survey) {
 	if c.serving >= want || !s.due(p.backoff.until) {
 		return
 	}
-	if p.backoff.failures > 0 {
-		// One at a time, until one has proved itself.
+	if p.backoff.failures > 0 || !gen.good {
+		// One at a time, until one has proved itself. So the reason why none
+		// can is told once, and the first is not held up by others that load
+		// the application at the same time.
 		want = min(want, c.serving+1-min(1, c.starting))
 	}
 	for ; c.serving < want; c.serving++ {

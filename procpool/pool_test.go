@@ -334,8 +334,8 @@ func TestPoolCrashLoop(t *testing.T) {
 	if f.Exit != (Exit{Code: 4}) || f.Err.Error() != "exit status 4" || len(f.Output) != 50 || f.Output[49] != "traceback line 59" {
 		t.Errorf("failure %+v", f)
 	}
-	eventually(t, "all three failed", func() bool { return p.Stats().Totals.Deaths == 3 })
-	started := uint64(3)
+	// One is enough to see that none can start.
+	started := uint64(1)
 	for _, want := range []time.Duration{100, 200, 400, 800, 1600, 3200, 6400, 10000, 10000} {
 		want *= time.Millisecond
 		s := p.Stats()
