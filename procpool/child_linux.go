@@ -47,26 +47,19 @@ func (c *child) signal(sig syscall.Signal) {
 	}
 }
 
-// tellLeader sends sig, which asks for its end, to the process itself and not to
-// what it has started. It does nothing when it has been reaped.
-func (c *child) tellLeader(sig syscall.Signal) {
+// signalLeader sends sig to the process itself and not to what it has started.
+// It does nothing when it has been reaped. ends says that sig asks for its end.
+func (c *child) signalLeader(sig syscall.Signal, ends bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.reaped {
+	if c.reaped {
+		return
+	}
+	if ends {
 		c.ended = true
 		c.noteFamily(0)
-		_ = unix.Kill(c.pid, sig)
 	}
-}
-
-// signalLeader sends sig, which ends nothing, to the process itself and not to
-// what it has started.
-func (c *child) signalLeader(sig syscall.Signal) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.reaped {
-		_ = unix.Kill(c.pid, sig)
-	}
+	_ = unix.Kill(c.pid, sig)
 }
 
 // endWhole has what left the group end with the process, also when that ends by

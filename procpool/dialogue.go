@@ -103,7 +103,7 @@ func (c *control) collectDump(ch *child) (string, error) {
 	if sig == 0 {
 		return "", errors.New("procpool: the worker has no signal for its stacks")
 	}
-	ch.signalLeader(syscall.Signal(sig))
+	ch.signalLeader(syscall.Signal(sig), false)
 	var text strings.Builder
 	timer := time.NewTimer(dumpBegins)
 	defer timer.Stop()

@@ -76,6 +76,10 @@ func (p *Pool) warnOnce() bool {
 // watchMemory measures the workers until stop is closed. It has a goroutine of
 // its own, because reading what a big process holds takes milliseconds.
 func (p *Pool) watchMemory(stop <-chan struct{}) {
+	if p.cfg.MemoryPSS && !pssSupported() {
+		p.log.Warn("the kernel does not tell how much memory processes share, so that each is counted with all of it (rss): "+
+			"set the limits for that", zap.String("missing", "/proc/self/smaps_rollup"))
+	}
 	for {
 		due, cancel := p.clk.after(p.measureAll())
 		select {

@@ -57,7 +57,7 @@ func (ps *Programs) startProgram(p *program, line func(stream string, line []byt
 	ps.poke()
 	ps.mu.Unlock()
 	if told {
-		ch.tellLeader(p.StopSignal)
+		ch.signalLeader(p.StopSignal, true)
 	}
 	if killed {
 		ch.signal(syscall.SIGKILL)

@@ -404,6 +404,12 @@ func TestProgramsThatCannotStart(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 	ps.wantState("once", ProgramFailed)
+	eventually(t, "both are logged", func() bool {
+		return len(ps.logged("program could not be started")) == 1 && len(ps.logged("program could not be started, and is not tried again")) == 1
+	})
+	if fields := ps.logged("program could not be started")[0].ContextMap(); fields["pid"] != nil || fields["error"] == nil || fields["hint"] == nil {
+		t.Errorf("logged %v", fields)
+	}
 	if s := ps.stats("next"); s.State != ProgramWaiting {
 		t.Errorf("%+v", s)
 	}

@@ -149,7 +149,7 @@ func (ps *Programs) stop(s *survey, p *program) {
 	if child == nil {
 		return // being started: run sees the state
 	}
-	s.do(func() { child.tellLeader(p.StopSignal) })
+	s.do(func() { child.signalLeader(p.StopSignal, true) })
 }
 
 // kill ends p's process group.
@@ -170,6 +170,9 @@ func (ps *Programs) kill(s *survey, p *program) {
 // fleetingHint is for what is most likely a daemon.
 const fleetingHint = "it ends with status 0 right after its start, as a program does that puts itself into the background: " +
 	"run it in the foreground, as in redis-server --daemonize no"
+
+// startHint is for a command that was good when the configuration was checked.
+const startHint = "see that the program, its interpreter and its folder are there and that its user may use them"
 
 // ended notes the end of p's process, now, or that there never was one (startErr).
 func (ps *Programs) ended(p *program, now time.Time, exit Exit, startErr error, last string) {
@@ -215,8 +218,16 @@ func (ps *Programs) ended(p *program, now time.Time, exit Exit, startErr error, 
 	failed := !p.wasUp && state != ProgramEnded
 	ps.mu.Unlock()
 
-	log := ps.log.With(zap.String("program", p.Name), zap.Int("pid", pid), zap.String("exit", lastExit), zap.Duration("ran", ran))
+	log := ps.log.With(zap.String("program", p.Name))
+	if startErr == nil {
+		log = log.With(zap.Int("pid", pid), zap.String("exit", lastExit), zap.Duration("ran", ran))
+	}
 	switch {
+	case startErr != nil && state == ProgramBackingOff:
+		log.Error("program could not be started", zap.Error(startErr), zap.Duration("retry", retry), zap.String("hint", startHint))
+	case startErr != nil && state == ProgramFailed:
+		log.Error("program could not be started, and is not tried again", zap.Error(startErr), zap.String("hint", startHint))
+	case startErr != nil: // it is no longer wanted
 	case state == ProgramEnded:
 		log.Info("program ended")
 	case state == ProgramFailed:

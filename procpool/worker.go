@@ -193,6 +193,7 @@ func (p *Pool) exited(w *worker, exit Exit, startErr error) {
 	log := p.log.With(zap.Int("worker", w.info.Number), zap.Int("pid", w.info.PID), zap.Int("served", served))
 	switch {
 	case failed: // buried tells
+	case w.info.PID == 0: // it was stopped before it had a process: nothing has ended
 	case expected:
 		log.Info("worker ended", zap.Stringer("exit", exit), zap.String("reason", reason))
 	default:
@@ -216,9 +217,15 @@ func (p *Pool) buried(w *worker, exit Exit, output []string) {
 	retry := p.backoff.wait(p.clk.now())
 	p.mu.Unlock()
 	if w.failure != nil {
+		fields := []zap.Field{zap.Int("worker", w.info.Number), zap.Int("generation", w.gen.number), zap.Error(failure)}
+		if w.info.PID != 0 {
+			fields = append(fields, zap.Int("pid", w.info.PID))
+		}
+		if reason := f.Reason(); reason != failure.Error() {
+			fields = append(fields, zap.String("reason", reason))
+		}
 		// Before anybody can hear of it elsewhere.
-		p.log.Error("worker failed to start", zap.Int("worker", w.info.Number), zap.Int("pid", w.info.PID), zap.Int("generation", w.gen.number),
-			zap.Error(failure), zap.String("reason", f.Reason()), zap.Duration("retry", retry))
+		p.log.Error("worker failed to start", append(fields, zap.Duration("retry", retry))...)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
