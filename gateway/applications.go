@@ -48,7 +48,7 @@ func newApplications(cfg *config.Config, log *zap.Logger, slow *slowlog.Log) (*a
 		workerPrograms: map[string]string{},
 	}
 	if err := a.newPrograms(cfg); err != nil {
-		return nil, err
+		return nil, errors.Join(err, a.close())
 	}
 	for name, p := range cfg.Pools {
 		if p.Workers.Reason != "" {
@@ -271,7 +271,9 @@ func (a *applications) close() error {
 	for _, r := range a.runners {
 		r.Close()
 	}
-	a.programs.Close()
+	if a.programs != nil { // else they could not be made
+		a.programs.Close()
+	}
 	a.waiting.Wait()
 	procpool.EndStrays(strayGrace)
 	var errs []error

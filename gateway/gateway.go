@@ -89,8 +89,7 @@ var errHurry = errors.New("told to stop at once")
 
 // Run serves until the process is told to stop by a signal: TERM ends after
 // the requests in progress, a second TERM, INT or QUIT at once. HUP restarts the
-// workers. It returns nil
-// after an orderly end.
+// workers. It returns nil after an orderly end.
 func (g *Gateway) Run() error {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP,
@@ -185,6 +184,8 @@ func (g *Gateway) awaitReady(signals <-chan os.Signal) (stop os.Signal, err erro
 				return s, nil
 			case syscall.SIGHUP: // what can't be loaded may have been repaired
 				g.apps.restart()
+			default:
+				g.obey(s)
 			}
 		}
 	}
@@ -216,19 +217,28 @@ func (g *Gateway) attend(signals <-chan os.Signal, failed <-chan error) error {
 			case syscall.SIGHUP:
 				g.log.Info("SIGHUP: restarting the workers; the configuration file is not read again")
 				g.apps.restart()
-			case syscall.SIGUSR1:
-				if err := g.access.Reopen(); err != nil {
-					g.log.Error("access log can't be opened again", zap.Error(err))
-				}
-				if err := g.slow.Reopen(); err != nil {
-					g.log.Error("slow log can't be opened again", zap.Error(err))
-				}
-			case syscall.SIGTTIN:
-				g.apps.resize(+1)
-			case syscall.SIGTTOU:
-				g.apps.resize(-1)
+			default:
+				g.obey(s)
 			}
 		}
+	}
+}
+
+// obey does what a signal asks for that means the same while the pools start
+// and while they serve.
+func (g *Gateway) obey(s os.Signal) {
+	switch s {
+	case syscall.SIGUSR1:
+		if err := g.access.Reopen(); err != nil {
+			g.log.Error("access log can't be opened again", zap.Error(err))
+		}
+		if err := g.slow.Reopen(); err != nil {
+			g.log.Error("slow log can't be opened again", zap.Error(err))
+		}
+	case syscall.SIGTTIN:
+		g.apps.resize(+1)
+	case syscall.SIGTTOU:
+		g.apps.resize(-1)
 	}
 }
 
@@ -258,9 +268,12 @@ func (g *Gateway) shutdown(server *http.Server, conns *listen.Conns, signals <-c
 			case <-quiet.C:
 				conns.CloseQuiet(quietConnection)
 			case s := <-signals:
-				if s == syscall.SIGTERM || s == syscall.SIGINT || s == syscall.SIGQUIT {
+				switch s {
+				case syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT:
 					g.log.Warn("stopping at once")
 					hurryUp()
+				case syscall.SIGUSR1: // the last requests are logged, too
+					g.obey(s)
 				}
 			case <-done:
 				return

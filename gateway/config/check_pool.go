@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -35,6 +36,12 @@ func (c *checker) pool(at string, p *Pool) {
 	c.python(at+".python", p, in, beside)
 	if p.Workers.auto {
 		p.Workers = machineWorkers(p.Threads, p.CPUs)
+		// A number that fits one machine is no fault on a smaller one.
+		most := p.Workers.Max
+		if p.Workers.Min == most {
+			most = 0
+		}
+		p.MinSpare, p.MaxSpare = min(p.MinSpare, most), min(p.MaxSpare, most)
 	}
 	c.positive(at+".workers", int64(p.Workers.Max))
 	c.positive(at+".threads", int64(p.Threads))
@@ -47,8 +54,8 @@ func (c *checker) pool(at string, p *Pool) {
 	c.positive(at+".stop_timeout", int64(p.StopTimeout))
 	c.spare(at, p)
 	c.memory(at, p)
-	if p.WarmUp != "" && !strings.HasPrefix(p.WarmUp, "/") {
-		c.fault(at+".warm_up", fmt.Sprintf("%q is not a path", p.WarmUp), "it begins with a slash, as in /health")
+	if u, err := url.ParseRequestURI(p.WarmUp); p.WarmUp != "" && (!strings.HasPrefix(p.WarmUp, "/") || err != nil || u.Host != "") {
+		c.fault(at+".warm_up", fmt.Sprintf("%q is not a path", p.WarmUp), "it begins with a slash, as in /health, and its special characters are escaped, as %20")
 	}
 	c.reload(at, p)
 	c.after(at, p.After)
@@ -92,7 +99,11 @@ func (c *checker) spare(at string, p *Pool) {
 	switch {
 	case p.MaxSpare == 0:
 	case p.Workers.Min == p.Workers.Max:
-		c.fault(at+".min_spare", "a pool of a fixed size has no spare workers", "write workers as MIN:MAX")
+		key := ".min_spare"
+		if p.MinSpare == 0 {
+			key = ".max_spare"
+		}
+		c.fault(at+key, "a pool of a fixed size has no spare workers", "write workers as MIN:MAX")
 	case p.MinSpare > p.Workers.Max:
 		c.fault(at+".min_spare", fmt.Sprintf("it is more than all workers there may be, %d", p.Workers.Max), "")
 	}
@@ -149,7 +160,9 @@ func (c *checker) python(at string, p *Pool, in view, beside string) {
 	}
 	var tried []string
 	if env := os.Getenv("VIRTUAL_ENV"); env != "" && in.root == "" {
-		tried = append(tried, env)
+		if abs, err := filepath.Abs(env); err == nil { // it is the shell's, and so of the current folder
+			tried = append(tried, abs)
+		}
 	}
 	tried = append(tried, filepath.Join(beside, ".venv"), filepath.Join(beside, "venv"))
 	for _, env := range tried {

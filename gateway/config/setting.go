@@ -85,7 +85,11 @@ func (c *checker) assign(v reflect.Value, path string, s Setting) {
 		for _, text := range s.Values {
 			name, value, ok := strings.Cut(text, "=")
 			if !ok {
-				report(fault(fmt.Sprintf("%q is not NAME=VALUE", text), "write --pass-env "+text+" to pass on what is set already"))
+				hint := ""
+				if strings.HasSuffix(path, ".env") {
+					hint = "write --pass-env " + text + " to pass on what is set already"
+				}
+				report(fault(fmt.Sprintf("%q is not NAME=VALUE", text), hint))
 				continue
 			}
 			pairs[name] = value

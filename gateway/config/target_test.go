@@ -80,6 +80,9 @@ func TestForTargetFaults(t *testing.T) {
 		{Run{Target: "app:app", Static: []string{"/s=gone"}}, "--static: there is no folder DIR/gone"},
 		{Run{Target: "app:app", Settings: set("--workers", "pool.workers", "9:1")}, "--workers: the least number of workers, 9, is more than the greatest, 1 (write MIN:MAX)"},
 		{Run{Target: "app:app", Settings: set("--threads", "pool.threads", "0")}, "--threads: the value must be more than 0 (every limit and every wait has an end; write a large one instead)"},
+		{Run{Target: "app:app", Settings: set("--rlimit", "pool.rlimits", "nofile")}, `--rlimit: "nofile" is not NAME=VALUE`},
+		{Run{Target: "app:app", Settings: set("--warm-up", "pool.warm_up", "/%zz")}, `--warm-up: "/%zz" is not a path (it begins with a slash, as in /health, and its special characters are escaped, as %20)`},
+		{Run{Target: "app:app", Settings: append(set("--workers", "pool.workers", "2"), set("--max-spare", "pool.max_spare", "1")...)}, `--max-spare: a pool of a fixed size has no spare workers (write workers as MIN:MAX)`},
 		{Run{Target: "app:app", Settings: set("--env", "pool.env", "HOME")}, `--env: "HOME" is not NAME=VALUE (write --pass-env HOME to pass on what is set already)`},
 		{Run{Target: "app:app", Settings: set("--bind", "listen", "a", "b:99999")}, "--bind: \"a\" is not an address (write HOST:PORT, :PORT or unix:PATH, with brackets around an IPv6 host)\n--bind: \"99999\" is not a port (a port is a number from 0 to 65535)"},
 		{Run{Target: "cgi-bin", Settings: set("--workers", "pool.workers", "2")}, "--workers: it does not apply to this target, which is CGI (leave it out)"},
@@ -122,6 +125,21 @@ func TestForTargetSettings(t *testing.T) {
 	}
 }
 
+// What auto means differs from machine to machine, which is no fault of the rest.
+func TestSpareWorkersWithAuto(t *testing.T) {
+	fixture(t)
+	cfg, _, err := ForTarget(Run{Target: "app:app", Settings: []Setting{
+		{Name: "--min-spare", Keys: []string{"pool.min_spare"}, Values: []string{"1000"}},
+		{Name: "--max-spare", Keys: []string{"pool.max_spare"}, Values: []string{"2000"}},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p := cfg.Pools["app"]; p.MinSpare > p.Workers.Max || p.MaxSpare < p.MinSpare || p.MaxSpare > p.Workers.Max {
+		t.Errorf("%d to %d spare workers of %v", p.MinSpare, p.MaxSpare, p.Workers)
+	}
+}
+
 func TestInterpreterOrder(t *testing.T) {
 	dir := fixture(t)
 	python := func() string {
@@ -144,6 +162,10 @@ func TestInterpreterOrder(t *testing.T) {
 	}
 	if got := python(); got != dir+"/other/bin/python" {
 		t.Errorf("$VIRTUAL_ENV: %s", got)
+	}
+	t.Setenv("VIRTUAL_ENV", "other")
+	if got := python(); got != dir+"/other/bin/python" {
+		t.Errorf("a relative $VIRTUAL_ENV: %s", got)
 	}
 	t.Setenv("VIRTUAL_ENV", "")
 	if err := os.RemoveAll(dir + "/venv"); err != nil {

@@ -136,6 +136,11 @@ func fromHere(req *protocol.Request) bool {
 	if err != nil || !client.Unmap().IsLoopback() {
 		return false
 	}
+	// No browser, nor curl, speaks it; nginx does to its upstreams unless it is
+	// told otherwise, and adds no field that would give it away.
+	if req.Get("SERVER_PROTOCOL") == "HTTP/1.0" {
+		return false
+	}
 	for _, p := range req.Params {
 		switch p.Name {
 		case "HTTP_FORWARDED", "HTTP_VIA", "HTTP_X_REAL_IP", "HTTP_X_CLIENT_IP", "HTTP_CF_CONNECTING_IP", "HTTP_TRUE_CLIENT_IP":

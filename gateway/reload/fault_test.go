@@ -31,7 +31,7 @@ func TestFromHere(t *testing.T) {
 		{[]string{addr, "::1", host, "[::1]"}, true},
 		{[]string{addr, "::ffff:127.0.0.1", host, "LocalHost."}, true},
 		{[]string{addr, "127.0.0.1", host, "shop.localhost:8000"}, true},
-		{[]string{addr, "127.0.0.1"}, true}, // HTTP/1.0
+		{[]string{addr, "127.0.0.1", host, "localhost", "SERVER_PROTOCOL", "HTTP/1.1"}, true},
 		{[]string{addr, "127.0.0.1", host, "shop.test", "SERVER_NAME", "shop.test"}, true},
 
 		{[]string{addr, "192.0.2.7", host, "localhost"}, false},
@@ -50,6 +50,7 @@ func TestFromHere(t *testing.T) {
 		{[]string{addr, "127.0.0.1", host, "localhost", "HTTP_FORWARDED", "for=192.0.2.7"}, false},
 		{[]string{addr, "127.0.0.1", host, "localhost", "HTTP_VIA", "1.1 squid"}, false},
 		{[]string{addr, "127.0.0.1", host, "localhost", "HTTP_X_REAL_IP", ""}, false},
+		{[]string{addr, "127.0.0.1", host, "127.0.0.1:8000", "SERVER_PROTOCOL", "HTTP/1.0"}, false}, // nginx
 		// DNS rebinding.
 		{[]string{addr, "127.0.0.1", host, "evil.example:8000", "SERVER_NAME", "127.0.0.1"}, false},
 		{[]string{addr, "127.0.0.1", host, "localhost.evil.example"}, false},

@@ -7,6 +7,8 @@ import unittest
 
 from gateway import Zygote
 
+from gatecrew_worker import _zygote
+
 
 def told(worker, path="/"):
     return json.loads(worker.get(path).body)
@@ -78,6 +80,15 @@ class Preload(unittest.TestCase):
             with zygote.fork() as worker:
                 self.assertEqual(worker.get("/hello").status, "200 OK")
                 self.assertEqual((zygote.log, worker.log), ("", ""))
+
+    def test_without_proc(self):
+        """As in a chroot."""
+        listdir = os.listdir
+        try:
+            os.listdir = lambda path: listdir("/nowhere" + path)
+            self.assertEqual(list(_zygote._peers()), [])
+        finally:
+            os.listdir = listdir
 
     def test_warnings(self):
         with Zygote("preloaded:unsafe()") as zygote:
