@@ -102,7 +102,7 @@ func TestPoolQueueDeadline(t *testing.T) {
 	}
 }
 
-// A worker is told who it is, has only its five descriptors, and its output
+// A worker is told who it is, has only its six descriptors, and its output
 // becomes lines.
 func TestPoolWorkerSurroundings(t *testing.T) {
 	var mu sync.Mutex
@@ -118,7 +118,7 @@ func TestPoolWorkerSurroundings(t *testing.T) {
 	})
 	<-p.Ready()
 	want := []string{"test/1 true stderr err", "test/1 true stdout test/1"}
-	for fd := range 6 { // 5, the lowest that is free, is the directory that the shell reads
+	for fd := range 7 { // 6, the lowest that is free, is the directory that the shell reads
 		want = append(want, fmt.Sprint("test/1 true stdout fd ", fd))
 	}
 	slices.Sort(want)
