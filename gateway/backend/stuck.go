@@ -80,8 +80,9 @@ func NewSlow(log *slowlog.Log) *Slow {
 	return &Slow{log: log, latest: make(map[int]describing)}
 }
 
-// admit says whether the worker may be asked now, and if not, why.
-func (s *Slow) admit(now time.Time, pid int, request string) (why string) {
+// admit says whether the worker may be asked now about a request that has been
+// where it is for silent, and if not, why.
+func (s *Slow) admit(now time.Time, silent time.Duration, pid int, request string) (why string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if now.Sub(s.began) >= describeEvery {
@@ -93,6 +94,9 @@ func (s *Slow) admit(now time.Time, pid int, request string) (why string) {
 		}
 	}
 	if d, ok := s.latest[pid]; ok && now.Sub(d.at) < describeEvery {
+		if now.Sub(d.at) > silent {
+			return "its stack is left out: its worker has been described less than a second ago, with request " + d.request
+		}
 		return "its stack is shown with request " + d.request
 	}
 	if s.asked == describeMost {
@@ -108,7 +112,7 @@ func (s *Slow) describe(x *localExchange, silent time.Duration) {
 	worker := x.lease.Worker()
 	e := &slowlog.Entry{Time: time.Now(), Request: x.param("UNIQUE_ID"), Worker: worker.Name, PID: worker.PID,
 		Method: x.param("REQUEST_METHOD"), URI: x.param("REQUEST_URI"), Silent: silent}
-	if e.Stacks = s.admit(e.Time, e.PID, e.Request); e.Stacks == "" {
+	if e.Stacks = s.admit(e.Time, silent, e.PID, e.Request); e.Stacks == "" {
 		var err error
 		if e.Stacks, err = x.lease.Stacks(context.Background(), e.Request); err != nil {
 			e.Stacks = err.Error()

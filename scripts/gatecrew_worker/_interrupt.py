@@ -6,7 +6,8 @@ There are three ways, by where the request is:
     PyThreadState_SetAsyncExc;
   - the main thread gets a signal, whose handler raises the exception: that
     also ends a sleep, a wait for a lock and a system call;
-  - an event loop that waits has the task that it is run for cancelled.
+  - an event loop that waits has the task that it is run for cancelled, also
+    when it runs in a helper thread for which the request's thread waits.
 
 A C function that is at work, and a wait of another thread than the main one,
 can't be interrupted: the gateway then replaces the worker.
@@ -79,15 +80,21 @@ class Interruption:
             time.sleep(_SOON if request.guarded else _EVERY)
 
     def _attempt(self, thread):
-        frame = sys._current_frames().get(thread)
+        frames = sys._current_frames()
+        frame = frames.get(thread)
         if frame is None:
             return
         loop, task = _stacks.event_loop(frame)
+        waits = task is not None and _stacks.waits_in_loop(frame)
+        if task is None and _stacks.waits_for_helper(frame):
+            # To end this wait alone would leave the loop behind, at work.
+            loop, task = _stacks.helper_loop(frame, frames)
+            waits = task is not None
         if task is not None and not self._cancelled and _call_soon(loop, task.cancel):
             self._cancelled = True
-        if task is not None and _stacks.waits_in_loop(frame):
+        if waits:
             return
-        del frame  # of another thread: what it refers to shall not live longer
+        del frame, frames  # of other threads: what they refer to shall not live longer
         with self._lock:
             if self._request.guarded or self._request.ended:
                 return  # what waits there ends when the gateway aborts the request

@@ -34,7 +34,8 @@ def describe(requests, asked=""):
     frames = sys._current_frames()
     names = {ident: thread.name for ident, thread in getattr(threading, "_active", {}).copy().items()}
     out = _Text()
-    tasks = _Text()
+    loops = []  # (event loop, its thread)
+    helpers = {}  # event loop -> the request that waits for it
     idle = []
     order = sorted(frames, key=lambda ident: (not running.get(ident, (False,))[0], ident not in running, ident))
     for ident in order[:_THREADS]:
@@ -51,12 +52,17 @@ def describe(requests, asked=""):
             out.add(title + ": not in the application\n")
         else:
             idle.append(name)
+        if ident in running:
+            helper = helper_loop(stack, frames)[0]
+            if helper is not None:
+                helpers[helper] = running[ident][1].partition(",")[0]
         loop = event_loop(stack)[0]
         if loop is not None:
-            _describe_tasks(tasks, loop, name)
+            loops.append((loop, name))
     if len(order) > _THREADS:
         out.add("%d more threads\n" % (len(order) - _THREADS))
-    out.add(*tasks.parts)
+    for loop, name in loops:
+        _describe_tasks(out, loop, "%s for %s" % (name, helpers[loop]) if loop in helpers else name)
     if idle:
         out.add("idle: %s\n" % ", ".join(idle))
     return "".join(out.parts)
@@ -154,6 +160,45 @@ def event_loop(frame):
                 break
         frame = frame.f_back
     return loop, task if isinstance(task, asyncio.Task) else None
+
+
+def helper_loop(frame, frames):
+    """The event loop that runs in a thread of its own for the one whose
+    innermost frame is given, and the task that it is run for: (None, None)
+    when there is none. frames are those of all threads.
+
+    async_to_sync of asgiref makes such threads; Django runs asynchronous views
+    and middleware with it."""
+    sync = sys.modules.get("asgiref.sync")
+    if sync is None:
+        return None, None
+    while frame is not None:
+        if frame.f_code.co_name == "__call__" and frame.f_code.co_filename == sync.__file__:
+            names = frame.f_locals
+            executor = names.get("current_executor")
+            executors = getattr(names.get("self"), "loop_thread_executors", None)
+            if executor is not None and isinstance(executors, dict):
+                for loop, owner in executors.copy().items():
+                    if owner is executor:
+                        return loop, _task_of(loop, frames)
+        frame = frame.f_back
+    return None, None
+
+
+def _task_of(wanted, frames):
+    for frame in frames.values():
+        loop, task = event_loop(frame)
+        if loop is wanted:
+            return task
+    return None
+
+
+def waits_for_helper(frame):
+    """Whether the innermost frames of a thread are those of async_to_sync,
+    which waits for its loop, rather than of what that loop has it run."""
+    while frame is not None and frame.f_globals.get("__name__") in ("threading", "queue"):
+        frame = frame.f_back
+    return frame is not None and frame.f_globals.get("__name__") == "asgiref.current_thread_executor"
 
 
 def waits_in_loop(frame):
