@@ -99,3 +99,27 @@ func TestNothingAheadBesideSlowRequests(t *testing.T) {
 type neverRefusing struct{ Session }
 
 func (neverRefusing) Refusing() <-chan struct{} { return nil }
+
+// What stands behind a long request doesn't wait for that because the worker is
+// being replaced or condemned meanwhile.
+func TestRecallFromDrainingWorker(t *testing.T) {
+	p := newPool(t, Config{Command: testWorker(t, ""), Min: 1})
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	start := time.Now()
+	for _, condemned := range []bool{false, true} {
+		w := &worker{state: Draining, since: start, capacity: 1, inFlight: 3, session: neverRefusing{}, condemned: condemned, deadline: start.Add(time.Hour)}
+		if condemned {
+			w.stuck = 1
+		}
+		w.pace.begin(start)
+		// The second time is for those that were on their way at the first.
+		for i, now := range []time.Time{start.Add(stallAfter), start.Add(2 * stallAfter), start.Add(4 * stallAfter)} {
+			s := survey{now: now}
+			p.tend(&s, w)
+			if w.pace.recalls != i+1 || s.next.IsZero() {
+				t.Errorf("condemned %v: %d recalls after %v, next look at %v", condemned, w.pace.recalls, now.Sub(start), s.next)
+			}
+		}
+	}
+}

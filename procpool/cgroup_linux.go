@@ -200,6 +200,13 @@ func (l CgroupLimits) controllers() (names []string) {
 // enable hands controllers on to the groups below. Its errors are those that
 // can't be.
 func (t *cgroupTree) enable(want []string) (err error) {
+	guarded := leafEntry(t.leaf, t.enabled)
+	defer func() {
+		if now := leafEntry(t.leaf, t.enabled); t.leaf != "" && now != guarded {
+			guards.add(now)
+			guards.remove(guarded)
+		}
+	}()
 	here, on := cgroupWords(t.dir, "cgroup.controllers"), cgroupWords(t.dir, "cgroup.subtree_control")
 	var change, lacking []string
 	for _, c := range want {
@@ -232,9 +239,6 @@ func (t *cgroupTree) enable(want []string) (err error) {
 			return errors.Join(err, onErr)
 		}
 		t.enabled = append(t.enabled, c)
-	}
-	if t.leaf != "" {
-		guards.add(leafEntry(t.leaf, t.enabled))
 	}
 	return err
 }

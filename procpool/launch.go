@@ -1,6 +1,7 @@
 package procpool
 
 import (
+	"context"
 	"strconv"
 	"time"
 )
@@ -60,17 +61,18 @@ func (p *Pool) launch(s *survey) {
 			p.lastCanary = s.now
 			p.begin(s, p.rollout.gen)
 		}
-		if c.ready == 0 {
+		if c.ready == 0 && !gen.good {
 			return // what does not come up needs no more company
 		}
 		c.serving -= c.next
+		c.starting -= c.next
 		room--
 	}
 	want := p.target + max(0, min(c.worn, room))
 	if c.serving >= want || !s.due(p.backoff.until) {
 		return
 	}
-	if p.backoff.failures > 0 || !gen.good {
+	if p.backoff.failures > 0 || !gen.good || trying && c.ready == 0 {
 		// One at a time, until one has proved itself. So the reason why none
 		// can is told once, and the first is not held up by others that load
 		// the application at the same time.
@@ -84,10 +86,12 @@ func (p *Pool) launch(s *survey) {
 // begin starts one worker.
 func (p *Pool) begin(s *survey, gen *generation) {
 	w := p.newWorker(gen, s.now)
+	ctx, cancel := context.WithCancelCause(context.Background())
+	w.cancel = cancel // before anybody can want to stop it
 	p.workers = append(p.workers, w)
 	p.totals.Started++
 	s.due(s.now.Add(p.cfg.StartTimeout))
-	s.do(func() { go p.run(w) })
+	s.do(func() { go p.run(ctx, w) })
 }
 
 func (p *Pool) newWorker(gen *generation, now time.Time) *worker {

@@ -162,8 +162,9 @@ func (p *Pool) toMeasure() (list []measurement, pause time.Duration) {
 		news := finished != w.memory.after
 		active = active || working || news
 		m := measurement{w: w, pid: w.info.PID, after: finished, rested: news || w.inFlight == 0}
-		m.hard = p.cfg.HardMemory > 0 && working
-		m.soft = w.state != Starting && (soft && news && !now.Before(w.memory.next) || now.Sub(w.memory.next) >= memoryQuiet)
+		quiet := now.Sub(w.memory.next) >= memoryQuiet
+		m.hard = p.cfg.HardMemory > 0 && (working || quiet)
+		m.soft = w.state != Starting && (soft && news && !now.Before(w.memory.next) || quiet)
 		if m.hard || m.soft {
 			list = append(list, m)
 		}

@@ -76,8 +76,8 @@ type Config struct {
 	// no smaller. 0 means no limit.
 	MaxMemory int64
 	// HardMemory is how many bytes it may hold at any time. One that holds
-	// more gets KILL, and its requests fail. That is seen within 0.2 s. 0
-	// means no limit.
+	// more gets KILL, and its requests fail. That is seen within 0.2 s while
+	// it starts or has requests, and else within 10 s. 0 means no limit.
 	HardMemory int64
 	// MemoryBudget is how many bytes all workers may hold together. Above
 	// it, the biggest of those that have grown since they were ready is
@@ -294,12 +294,13 @@ func (p *Pool) Ready() <-chan struct{} { return p.ready }
 // Failure says why. The pool keeps trying.
 func (p *Pool) Failed() <-chan struct{} { return p.failed }
 
-// Resize changes both bounds by delta, with at least one worker left. Workers
-// that are too many end what they have begun.
+// Resize changes both bounds by delta. The upper one stays at least 1, and so
+// does the lower one of a pool that was not made to be on demand. Workers that
+// are too many end what they have begun.
 func (p *Pool) Resize(delta int) {
 	p.mu.Lock()
 	p.max = max(1, p.max+delta)
-	p.min = min(max(1, p.min+delta), p.max)
+	p.min = min(max(min(p.cfg.Min, 1), p.min+delta), p.max)
 	p.target = max(p.min, min(p.target+delta, p.max))
 	low, high := p.min, p.max
 	p.poke()

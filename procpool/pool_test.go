@@ -552,3 +552,14 @@ func TestPoolCondemnOutlastsSibling(t *testing.T) {
 	stuck.Release()
 	sibling.Release()
 }
+
+// To take a worker from a pool on demand doesn't make it one that always has one.
+func TestPoolResizeOnDemand(t *testing.T) {
+	p := newPool(t, Config{Command: testWorker(t, ""), Max: 2})
+	for _, step := range []struct{ delta, low, high int }{{-1, 0, 1}, {-1, 0, 1}, {1, 1, 2}, {-1, 0, 1}} {
+		p.Resize(step.delta)
+		if s := p.Stats(); s.Min != step.low || s.Max != step.high {
+			t.Errorf("by %d: %d to %d workers, want %d to %d", step.delta, s.Min, s.Max, step.low, step.high)
+		}
+	}
+}

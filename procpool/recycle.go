@@ -92,9 +92,6 @@ func (p *Pool) retire(s *survey) {
 		w := p.surplus()
 		p.totals.countRetired(w.worn)
 		p.drain(s, w, p.why(w.worn))
-		if p.rollout != nil {
-			p.poke() // this may have been the last one of before
-		}
 	}
 }
 

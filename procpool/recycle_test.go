@@ -399,3 +399,27 @@ func leaseOf(t *testing.T, p *Pool, fake *fakeClock) *Lease {
 		}
 	}
 }
+
+// The hard limit holds for a worker that loads its application, from the first.
+func TestPoolHardLimitAtTheStart(t *testing.T) {
+	p := newPool(t, Config{Command: testWorker(t, "unready"), HardMemory: 100 << 20,
+		memory: func(int, bool) (int64, error) { return 150 << 20, nil }})
+	select {
+	case <-p.Failed():
+	case <-time.After(3 * time.Second): // less than an idle pool is measured in
+		t.Fatal("it was not killed")
+	}
+	if err := p.Failure().Err; !strings.Contains(err.Error(), "150.0 MiB while it was starting") {
+		t.Error(err)
+	}
+}
+
+// And for one that grows while it has no request.
+func TestPoolHardLimitOfIdleWorkers(t *testing.T) {
+	var memory memoryTable
+	fake := newFakeClock()
+	p := newPool(t, Config{Command: testWorker(t, ""), HardMemory: 100 << 20, memory: memory.measure, clk: fake.clock()})
+	eventually(t, "ready", func() bool { return p.Stats().States[Ready] == 1 })
+	memory.set(p.Stats().List[0].PID, 150)
+	eventually(t, "it is killed", func() bool { fake.advance(time.Second); return p.Stats().Totals.KilledMemory == 1 })
+}

@@ -138,16 +138,7 @@ func (p *Pool) tendRollout(s *survey) {
 	if r.failing != nil {
 		return
 	}
-	ready, others := 0, 0
-	for _, w := range p.workers {
-		switch {
-		case !w.serving():
-		case w.gen != r.gen:
-			others++
-		case w.state != Starting:
-			ready++
-		}
-	}
+	ready, others := p.progress()
 	if !r.proved && ready > 0 {
 		r.proved = true
 		p.backoff = backoff{} // that was of others
@@ -158,6 +149,31 @@ func (p *Pool) tendRollout(s *survey) {
 	if r.proved && others == 0 && ready >= p.target {
 		p.gen = r.gen
 		p.endRollout(s, RestartDone, nil, nil)
+	}
+}
+
+// progress counts the workers that serve for the generation that the restart
+// brings in, and those of others that do or will.
+func (p *Pool) progress() (ready, others int) {
+	for _, w := range p.workers {
+		switch {
+		case !w.serving():
+		case w.gen != p.rollout.gen:
+			others++
+		case w.state != Starting:
+			ready++
+		}
+	}
+	return ready, others
+}
+
+// lookAfterRollout has the owner look again when what it has just decided on is
+// what the restart had been waiting for.
+func (p *Pool) lookAfterRollout() {
+	if r := p.rollout; r != nil && r.proved && r.failing == nil {
+		if ready, others := p.progress(); others == 0 && ready >= p.target {
+			p.poke()
+		}
 	}
 }
 

@@ -289,3 +289,48 @@ func TestPoolRestartClosed(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 }
+
+// A new generation that hangs does not keep a worker that dies meanwhile from
+// being replaced by one that is known to come up.
+func TestPoolRestartHangsWhileWorkersDie(t *testing.T) {
+	hangs := testWorker(t, "unready")
+	p := newPool(t, Config{Command: testWorker(t, ""), Min: 2})
+	eventually(t, "all ready", func() bool { return p.Stats().States[Ready] == 2 })
+	p.Restart(&hangs)
+	eventually(t, "the canary is there", func() bool { return p.Stats().States[Starting] == 1 })
+	first, second := lease(t, p), lease(t, p)
+	_, _ = do(first, "exit"), do(second, "exit")
+	first.Release()
+	second.Release()
+	eventually(t, "two of the first generation", func() bool { return p.Stats().of(1) == 2 })
+	if s := p.Stats(); s.Restart.State != RestartRunning {
+		t.Errorf("%+v", s)
+	}
+}
+
+// The end of a restart is seen also when the last of the others ends by what the
+// same look has decided.
+func TestRestartIsLookedAfter(t *testing.T) {
+	p, err := New(Config{Command: testWorker(t, ""), Attach: attachTest})
+	if err != nil {
+		t.Fatal(err)
+	}
+	result := p.Restart(nil)
+	<-p.wake
+	now := p.clk.now()
+	p.rollout.proved = true
+	p.workers = []*worker{
+		{gen: p.rollout.gen, state: Ready, since: now, idleSince: now, capacity: 1},
+		{gen: p.gen, state: Starting, since: now},
+	}
+	p.look()
+	select {
+	case <-p.wake:
+		p.look()
+	default:
+		t.Error("nobody looks again")
+	}
+	if r := outcome(t, result); r.State != RestartDone {
+		t.Errorf("%+v", r)
+	}
+}

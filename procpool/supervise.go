@@ -111,6 +111,7 @@ func (p *Pool) look() survey {
 	p.retire(&s)
 	p.launch(&s)
 	p.forgetGenerations(&s)
+	p.lookAfterRollout()
 	return s
 }
 
@@ -168,9 +169,7 @@ func (p *Pool) tendDraining(s *survey, w *worker) {
 	case w.memory.excess > 0:
 		p.killExcess(s, w)
 	case w.condemned:
-		if w.inFlight > w.capacity && w.pace.recalls == 0 {
-			p.recall(s, w)
-		}
+		p.tendAhead(s, w)
 		if w.inFlight == w.stuck || s.due(w.deadline) {
 			p.stop(s, w, w.reason)
 		}
@@ -187,6 +186,8 @@ func (p *Pool) tendDraining(s *survey, w *worker) {
 		w.deadline = s.now.Add(p.cfg.GracefulTimeout)
 		s.due(w.deadline)
 		s.do(func() { _ = w.session.CloseWrite() }) // a dead worker needs no telling
+	default:
+		p.tendAhead(s, w)
 	}
 }
 
@@ -250,8 +251,6 @@ func (p *Pool) signal(s *survey, w *worker, sig syscall.Signal) {
 		if child != nil { // else it is being started: startWorker sees the state
 			child.signal(sig)
 		}
-		if cancel != nil {
-			cancel(errors.New("the worker is being stopped"))
-		}
+		cancel(errors.New("the worker is being stopped"))
 	})
 }

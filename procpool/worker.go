@@ -24,7 +24,7 @@ type worker struct {
 
 	child   *child // nil until started
 	session Session
-	cancel  context.CancelCauseFunc // of Attach
+	cancel  context.CancelCauseFunc // of its start and Attach
 
 	control   *control
 	capacity  int
@@ -52,13 +52,11 @@ type worker struct {
 	failure  error     // why it never became ready
 }
 
-// run is a worker's life as its own goroutine sees it.
-func (p *Pool) run(w *worker) {
-	ctx, cancel := context.WithCancelCause(context.Background())
+// run is a worker's life as its own goroutine sees it. ctx ends with w.cancel,
+// which is called when the worker is to be stopped.
+func (p *Pool) run(ctx context.Context, w *worker) {
+	cancel := w.cancel
 	defer cancel(nil)
-	p.mu.Lock()
-	w.cancel = cancel
-	p.mu.Unlock()
 	var last tail
 	conn, output, err := p.startWorker(ctx, w, func(stream string, line []byte) {
 		last.add(line)

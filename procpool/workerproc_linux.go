@@ -68,6 +68,7 @@ func (p *Pool) startWorker(ctx context.Context, w *worker, line func(stream stri
 	p.mu.Lock()
 	w.child, w.info.PID, w.control = ch, ch.pid, control
 	unwanted := w.state == Stopping // ordered while it was being started
+	p.memory.stirred()
 	p.mu.Unlock()
 	if unwanted {
 		ch.signal(syscall.SIGKILL)

@@ -214,6 +214,8 @@ func (p *Pool) attendZygote(g *generation, z *zygote) {
 	}
 	exit := z.child.reap(false)
 	g.zygotes.forget(z)
+	// What it has forked by itself may hold its end of the connection open.
+	_ = z.conn.SetReadDeadline(time.Now().Add(lingerTime))
 	<-listened
 	_ = z.conn.Close()
 	z.control.finish()
@@ -282,6 +284,9 @@ func (k *zygoteKeeper) close() {
 func (z *zygote) fork(ctx context.Context, variables string, files []int) (pid int, err error) {
 	z.forking.Lock()
 	defer z.forking.Unlock()
+	if ctx.Err() != nil { // nothing that the zygote is to blame for
+		return 0, fmt.Errorf("procpool: %w: fork from the preloading process: %w", ErrStart, context.Cause(ctx))
+	}
 	ctx, cancel := context.WithTimeoutCause(ctx, forkPatience, errors.New("no answer for "+forkPatience.String()))
 	defer cancel()
 	interrupted := make(chan struct{})

@@ -318,3 +318,47 @@ func (p *Pool) zygotePIDs() (pids []int) {
 	}
 	return pids
 }
+
+// A worker that is to end before its life has begun doesn't wait for an
+// application that hangs while it is loaded.
+func TestZygoteOfWorkerStoppedBeforeItsStart(t *testing.T) {
+	if !children.haveReaper() {
+		t.Skip("runs in TestPreload")
+	}
+	t.Parallel()
+	p, err := New(Config{Name: "test", Command: zygoteCommand(t, "hang", ""), Preload: true, Attach: attachTest})
+	if err != nil {
+		t.Fatal(err)
+	}
+	begun := p.look()
+	w := p.workers[0]
+	p.phase = closing
+	for _, s := range []survey{p.look(), begun} {
+		for _, act := range s.acts {
+			act()
+		}
+	}
+	eventually(t, "it has gone", func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return w.gone
+	})
+	p.closeGenerations()
+	noneLeft(t, t.Name())
+}
+
+// A zygote is not ended because one of those who wait for it no longer do.
+func TestZygoteOutlivesWhoGivesUp(t *testing.T) {
+	p := zygotePool(t, "", "", Config{})
+	<-p.Ready()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	z := p.gen.zygotes.current
+	if _, err := z.fork(ctx, "", []int{0, 0, 0, 0}); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	time.Sleep(50 * time.Millisecond) // time in which nothing must happen
+	if !alive(z.info.PID) {
+		t.Error("it was ended")
+	}
+}
