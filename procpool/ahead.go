@@ -99,9 +99,10 @@ func (p *Pool) watchAhead(now time.Time) {
 
 // tendAhead asks a worker that stands still for the requests that it has not
 // started. A request that was on its way meanwhile comes back with the next
-// asking, so it is asked again, ever more rarely, as long as it holds any.
+// asking, so it is asked again, ever more rarely, as long as it holds any. A pool
+// that ends has no other worker for them.
 func (p *Pool) tendAhead(s *survey, w *worker) {
-	if w.inFlight > w.capacity && s.due(w.pace.last.Add(stallAfter<<min(w.pace.recalls, 6))) {
+	if w.inFlight > w.capacity && (p.phase == running || w.condemned) && s.due(w.pace.last.Add(stallAfter<<min(w.pace.recalls, 6))) {
 		p.recall(s, w)
 		s.due(w.pace.last.Add(stallAfter << min(w.pace.recalls, 6)))
 	}

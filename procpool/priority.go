@@ -16,6 +16,10 @@ const (
 	// the queue is overloaded: for the few requests that tell whether the
 	// application lives.
 	High Priority = 1
+	// Returned is for a request that had got its worker and was given back by
+	// it unstarted. Its turn had come: it is served before all others, and
+	// not refused for want of a place or for overload.
+	Returned Priority = 2
 
-	priorities = 3
+	priorities = 4
 )

@@ -124,6 +124,8 @@ func (q *waitQueue[T]) join(ctx context.Context, priority Priority) (*waiter[T],
 func (q *waitQueue[T]) room(priority Priority, now time.Time) bool {
 	low, normal := q.line(Low), q.line(Normal)
 	switch {
+	case priority == Returned: // so many as there were slots for
+		return true
 	case priority == High:
 		return q.line(High).count < highPlaces
 	case low.count+normal.count < q.max:
@@ -139,7 +141,7 @@ func (q *waitQueue[T]) room(priority Priority, now time.Time) bool {
 // patience is how long someone may wait at present.
 func (q *waitQueue[T]) patience(priority Priority) time.Duration {
 	switch {
-	case priority == High || q.codel.since.IsZero():
+	case priority >= High || q.codel.since.IsZero():
 		return q.timeout
 	case priority == Low:
 		return 0
@@ -150,10 +152,10 @@ func (q *waitQueue[T]) patience(priority Priority) time.Duration {
 // first returns the one to be served next, nil when nobody waits. Those whose
 // callers have gone are dropped on the way: they are not worth a slot.
 func (q *waitQueue[T]) first() *waiter[T] {
-	for priority := High; priority >= Low; priority-- {
+	for priority := Returned; priority >= Low; priority-- {
 		for l := q.line(priority); l.front != nil; {
 			w := l.front
-			if priority != High && !q.codel.since.IsZero() {
+			if priority < High && !q.codel.since.IsZero() {
 				w = l.back
 			}
 			if w.ctx.Err() == nil {
@@ -246,7 +248,7 @@ func (q *waitQueue[T]) expire() {
 
 // expireAt refuses those who have waited for long enough.
 func (q *waitQueue[T]) expireAt(now time.Time) {
-	for priority := Low; priority <= High; priority++ {
+	for priority := Low; priority <= Returned; priority++ {
 		l := q.line(priority)
 		for l.front != nil {
 			w, patience := l.front, q.patience(priority)

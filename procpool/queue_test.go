@@ -72,6 +72,21 @@ func TestQueuePlaces(t *testing.T) {
 	}
 }
 
+// Whose turn had come before is served first and never refused.
+func TestQueueReturned(t *testing.T) {
+	s := newSimulation(0, 0, 1, time.Minute)
+	for i, p := range []Priority{Normal, High, Returned, Returned} {
+		s.at = s.start.Add(time.Duration(i))
+		s.arrive(p)
+	}
+	s.queue.codel.since, s.queue.codel.long = s.at, s.at // overloaded
+	s.at = s.at.Add(1)
+	s.arrive(Returned)
+	if got, want := servedOrder(s), []time.Duration{2, 3, 4, 1, 0}; !slices.Equal(got, want) {
+		t.Errorf("served in the order %v, want %v", got, want)
+	}
+}
+
 // Who has gone is not served, also when it was not yet noticed.
 func TestQueueSkipsTheGone(t *testing.T) {
 	s := newSimulation(0, 0, 10, time.Minute)

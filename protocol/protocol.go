@@ -43,6 +43,9 @@ type Request struct {
 	// pieces of any size, from one goroutine at a time. Nil discards them.
 	// A Write must not block: it stands on the connection's read path.
 	Stderr io.Writer
+	// Returned is true when an application has given the request back before,
+	// see Returned below: it has waited for its turn already.
+	Returned bool
 }
 
 // Get returns the value of a meta-variable, "" when it is absent.

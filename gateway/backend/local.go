@@ -50,7 +50,11 @@ func Attach(ctx context.Context, conn *fcgi.Conn) (procpool.Session, error) {
 
 // Open implements Backend.
 func (l *Local) Open(ctx context.Context, req *protocol.Request) (protocol.Exchange, error) {
-	lease, err := l.Pool.Lease(ctx, l.Priority)
+	priority := l.Priority
+	if req.Returned {
+		priority = procpool.Returned
+	}
+	lease, err := l.Pool.Lease(ctx, priority)
 	if err != nil {
 		return nil, admission(err)
 	}

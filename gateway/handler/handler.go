@@ -158,6 +158,7 @@ func (h *Handler) ask(x *exchange, r *http.Request, route *site.Route, target *c
 		level := zap.InfoLevel
 		if tries.returned > 0 {
 			level = zap.DebugLevel // nothing has gone wrong
+			req.Returned = true
 		}
 		if check := h.Log.Check(level, "request is given to another worker"); check != nil {
 			check.Write(zap.String("request", x.entry.RequestID),
