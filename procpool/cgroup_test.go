@@ -106,6 +106,39 @@ func TestCgroupLimits(t *testing.T) {
 	}
 }
 
+// The guard knows of the leaf once, also when groups are made one by one.
+func TestCgroupLeafIsGuardedOnce(t *testing.T) {
+	tree := fakeCgroups(t, map[string]string{
+		"cgroup.type": "domain\n", "cgroup.controllers": "cpu memory\n", "cgroup.subtree_control": "", "cgroup.procs": "",
+	})
+	guarded := func() (n int) {
+		guards.mu.Lock()
+		defer guards.mu.Unlock()
+		for entry := range guards.entries {
+			if strings.HasPrefix(entry, "leaf ") && strings.Contains(entry, tree.dir) {
+				n++
+			}
+		}
+		return n
+	}
+	for i, limits := range []CgroupLimits{{Memory: 1 << 30}, {CPU: 1}} {
+		g, err := tree.add(fmt.Sprint("web", i), limits)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer guards.remove(cgroupName(g.path))
+		defer g.dir.Close()
+		if n := guarded(); n != 1 {
+			t.Errorf("%d entries after %d groups", n, i+1)
+		}
+	}
+	tree.removed()
+	tree.removed()
+	if n := guarded(); n != 0 {
+		t.Errorf("%d entries in the end", n)
+	}
+}
+
 // What can't be limited is said, and the rest is.
 func TestCgroupLacksControllers(t *testing.T) {
 	tree := fakeCgroups(t, map[string]string{"cgroup.controllers": "pids\n", "cgroup.subtree_control": "pids\n", "cgroup.procs": ""})
