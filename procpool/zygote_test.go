@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"slices"
@@ -184,11 +185,12 @@ func TestZygoteForks(t *testing.T) {
 	}
 }
 
-func lastExits(p *Pool) (exits []string) {
-	for _, w := range p.Stats().List {
-		exits = append(exits, w.LastExit)
-	}
-	return exits
+// lastExits are those of all numbers: a replacement has another number than the
+// worker before it while the last words of that one are read.
+func lastExits(p *Pool) []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Collect(maps.Values(p.lastExit))
 }
 
 // Workers live on without their zygote, and the next one to start gets another.
