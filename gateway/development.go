@@ -24,7 +24,9 @@ func (a *applications) develop(name string, p *config.Pool, pc *procpool.Config)
 	// One worker is replaced sooner than several; more are started while
 	// requests wait for it.
 	pc.Min, pc.MinSpare, pc.MaxSpare = 1, 0, 0
-	pc.MaxReplacing = pc.Max
+	// Workers of earlier saves may still have a stream open: that must not hold
+	// up the next one.
+	pc.MaxReplacing = pc.Max + 8
 }
 
 // before returns the backend of a route to a pool: app, or in development what

@@ -198,21 +198,21 @@ func (p *Pool) measured(list []measurement) {
 		}
 	}
 	if p.cfg.MemoryBudget > 0 {
-		p.keepBudget()
+		p.keepBudget(now)
 	}
 }
 
 // keepBudget has the biggest worker replaced when all together hold too much.
 // The next one has to wait until that one has gone.
-func (p *Pool) keepBudget() {
+func (p *Pool) keepBudget(now time.Time) {
 	var sum int64
 	var biggest *worker
 	for _, w := range p.workers {
 		if w.state == Dead {
 			continue
 		}
-		if w.worn.cause == wornBudget {
-			return
+		if w.worn.cause == wornBudget && !(w.state == Draining && now.Sub(w.since) >= p.cfg.GracefulTimeout) {
+			return // its end may be enough; but one that streams for hours holds nobody up
 		}
 		sum += w.memory.bytes
 		grown := w.memory.bytes - w.memory.fresh
