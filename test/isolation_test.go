@@ -154,11 +154,18 @@ sites:
 		for _, what := range r.Descriptors {
 			ends[what]++
 		}
+		dumps := 0 // pipes to the gateway beside standard output and error: a worker has one for its dumps
 		for fd, what := range r.Descriptors {
-			own := strings.HasPrefix(what, "socket:") || strings.HasPrefix(what, "pipe:") && ends[what] == 2
-			if n, _ := strconv.Atoi(fd); n > 2 && !own {
+			n, _ := strconv.Atoi(fd)
+			pipe := strings.HasPrefix(what, "pipe:")
+			if n > 2 && pipe && ends[what] == 1 {
+				dumps++
+			} else if n > 2 && !pipe && !strings.HasPrefix(what, "socket:") {
 				t.Errorf("%s: descriptor %s is %s", path, fd, what)
 			}
+		}
+		if cgi := strings.HasPrefix(path, "/cgi"); dumps > 1 || cgi && dumps > 0 {
+			t.Errorf("%s: %d pipes lead out: %v", path, dumps, r.Descriptors)
 		}
 		if info, err := os.Stat(filepath.Join(writable, "file")); err != nil || info.Mode().Perm() != 0o640 || info.Sys().(*syscall.Stat_t).Uid != uint32(uid) {
 			t.Errorf("%s: what it wrote: %v, %v", path, info, err)
