@@ -113,7 +113,12 @@ def app(environ, start_response):
 		return worst
 	}
 	quick(2000)
-	for range 3 {
+	returned := func() int { return strings.Count(g.Stderr(), "request is given to another worker") }
+	for round := 0; round < 3 || round < 10 && returned() == 0; round++ {
+		// Nothing is given ahead for half a second after a slow request, be it
+		// slow because the machine is busy.
+		time.Sleep(600 * time.Millisecond)
+		quick(100)
 		var wg sync.WaitGroup
 		wg.Go(func() {
 			c := newCaller(g)
@@ -127,7 +132,7 @@ def app(environ, start_response):
 		}
 		wg.Wait()
 	}
-	back := strings.Count(g.Stderr(), "request is given to another worker")
+	back := returned()
 	t.Logf("%d requests were given back", back)
 	if back == 0 {
 		t.Error("no request was given back: nothing stood behind the slow ones")

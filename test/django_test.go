@@ -223,7 +223,7 @@ func TestDjangoLargeBodies(t *testing.T) {
 				peak, known := harness.MemoryOf(p.PID).Peak, before[p.PID]
 				if known == 0 {
 					t.Errorf("%v was not there before", p)
-				} else if peak > known+16<<20 {
+				} else if peak > known+24<<20 { // each thread has an arena of the C library's
 					t.Errorf("%v grew from %d to %d MB", p, known>>20, peak>>20)
 				}
 			}
