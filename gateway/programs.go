@@ -25,8 +25,8 @@ var stopSignals = map[string]syscall.Signal{
 func (a *applications) newPrograms(cfg *config.Config) (err error) {
 	var list []procpool.Program
 	for _, name := range cfg.StartOrder() {
-		p := program(name, cfg.Programs[name])
 		c := cfg.Programs[name]
+		p := program(name, c)
 		p.Command.Cgroup = a.cgroup("program", name, c.Cgroup)
 		if p.Command.Confinement, err = confinement(&c.Isolation, c.Command[0], c.Chdir); err != nil {
 			return err

@@ -166,7 +166,7 @@ func writableCgroups(t *testing.T) {
 	t.Helper()
 	g, err := NewCgroup("probe", CgroupLimits{})
 	if err != nil {
-		t.Skip("no control groups to divide: ", err)
+		t.Skip("it needs a control group that this process may divide, which only who runs the tests can give it: ", err)
 	}
 	if err := g.Close(); err != nil {
 		t.Fatal(err)

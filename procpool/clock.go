@@ -40,5 +40,20 @@ var realClock = clock{
 	random: rand.Float64,
 }
 
+// endsWithin waits until done is closed, for as long as what it stands for may
+// take when it was given that grace before KILL. KILL can't fail, but a process in
+// uninterruptible sleep takes it late.
+func (c clock) endsWithin(grace time.Duration, done <-chan struct{}) bool {
+	const patience = 5 * time.Second
+	late, stop := c.after(grace + patience)
+	defer stop()
+	select {
+	case <-done:
+		return true
+	case <-late:
+		return false
+	}
+}
+
 // after is at, d from now.
 func (c clock) after(d time.Duration) (<-chan time.Time, func()) { return c.at(c.now().Add(d)) }

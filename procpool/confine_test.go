@@ -27,14 +27,14 @@ import (
 func needRoot(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("needs root, to start processes as another user or in another root folder")
+		t.Skip("only root can start processes as another user or in another root folder; run it as root")
 	}
 }
 
 func needLandlock(t *testing.T) {
 	t.Helper()
 	if err := confine.LandlockError(); err != nil {
-		t.Skip(err)
+		t.Skip("it needs a kernel with Landlock, without which the start is refused: ", err)
 	}
 }
 

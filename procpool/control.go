@@ -33,7 +33,6 @@ import (
 type control struct {
 	conn  net.Conn
 	dumps *os.File // nil when there are none
-	log   *zap.Logger
 	// heard gets each line from the worker, without its end, from one
 	// goroutine. It must not keep it.
 	heard func(line []byte)
@@ -49,8 +48,8 @@ const controlPatience = 8 * time.Millisecond
 // maxControlLine is the longest line that is taken from a worker, in bytes.
 const maxControlLine = 4 << 20
 
-func newControl(conn net.Conn, dumps *os.File, log *zap.Logger, heard func(line []byte)) *control {
-	return &control{conn: conn, dumps: dumps, log: log, heard: heard, ended: make(chan struct{})}
+func newControl(conn net.Conn, dumps *os.File, heard func(line []byte)) *control {
+	return &control{conn: conn, dumps: dumps, heard: heard, ended: make(chan struct{})}
 }
 
 // send writes one command.

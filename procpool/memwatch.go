@@ -120,31 +120,31 @@ func (p *Pool) measureAll() time.Duration {
 	for i := range list {
 		m := &list[i]
 		began := p.clk.now()
-		if m.hard {
-			m.excess = p.excess(m.pid)
-		}
-		if m.soft {
-			// An error means that it has just ended.
-			m.bytes, _ = p.cfg.memory(m.pid, p.cfg.MemoryPSS)
-		}
+		p.measure(m)
 		m.took = p.clk.now().Sub(began)
 	}
 	p.measured(list)
 	return pause
 }
 
-// excess returns what a process holds when that is above the hard limit, else
-// 0. The resident size is never smaller than the proportional one and much
-// cheaper to get, so it comes first.
-func (p *Pool) excess(pid int) int64 {
-	n, err := p.cfg.memory(pid, false)
-	if err == nil && n > p.cfg.HardMemory && p.cfg.MemoryPSS {
-		n, err = p.cfg.memory(pid, true)
+// measure measures one worker. The resident size is never smaller than the
+// proportional one and much cheaper to get, so for the hard limit it comes first.
+// A size of 0 is that of a worker that has just ended.
+func (p *Pool) measure(m *measurement) {
+	pss := p.cfg.MemoryPSS
+	if m.hard {
+		m.bytes, _ = p.cfg.memory(m.pid, false)
 	}
-	if err != nil || n <= p.cfg.HardMemory {
-		return 0
+	over := m.hard && m.bytes > p.cfg.HardMemory
+	if pss && (over || m.soft) || m.soft && !m.hard {
+		m.bytes, _ = p.cfg.memory(m.pid, pss)
 	}
-	return n
+	if over && m.bytes > p.cfg.HardMemory {
+		m.excess = m.bytes
+	}
+	if !m.soft {
+		m.bytes = 0
+	}
 }
 
 func (p *Pool) toMeasure() (list []measurement, pause time.Duration) {

@@ -327,13 +327,7 @@ func (p *Pool) Drain(ctx context.Context) error {
 // TERM and after StopGrace KILL. It waits for their end.
 func (p *Pool) Close() {
 	p.end(closing)
-	// KILL can't fail, but a process in uninterruptible sleep takes it late.
-	const patience = 5 * time.Second
-	late, stop := p.clk.after(p.cfg.StopGrace + patience)
-	defer stop()
-	select {
-	case <-p.done:
-	case <-late:
+	if !p.clk.endsWithin(p.cfg.StopGrace, p.done) {
 		p.log.Error("workers have not ended after KILL", zap.Int("workers", p.Stats().Workers()))
 	}
 }

@@ -192,13 +192,7 @@ func (ps *Programs) Stop(ctx context.Context) error {
 // after a second or StopTimeout when that is less. It waits for their end.
 func (ps *Programs) Close() {
 	ps.end(closing)
-	// As for a pool: a process in uninterruptible sleep takes KILL late.
-	const patience = 5 * time.Second
-	late, stop := ps.clk.after(hurriedGrace + patience)
-	defer stop()
-	select {
-	case <-ps.done:
-	case <-late:
+	if !ps.clk.endsWithin(hurriedGrace, ps.done) {
 		ps.log.Error("programs have not ended after KILL")
 	}
 }

@@ -138,7 +138,7 @@ func (p *Pool) tendRollout(s *survey) {
 	if r.failing != nil {
 		return
 	}
-	ready, others := p.progress()
+	ready, _ := p.progress()
 	if !r.proved && ready > 0 {
 		r.proved = true
 		p.backoff = backoff{} // that was of others
@@ -146,10 +146,21 @@ func (p *Pool) tendRollout(s *survey) {
 			p.target, p.lastDown = 1, s.now
 		}
 	}
-	if r.proved && others == 0 && ready >= p.target {
+	if p.takenOver() {
 		p.gen = r.gen
 		p.endRollout(s, RestartDone, nil, nil)
 	}
+}
+
+// takenOver reports whether the generation that a restart brings in does all the
+// work.
+func (p *Pool) takenOver() bool {
+	r := p.rollout
+	if r == nil || !r.proved || r.failing != nil {
+		return false
+	}
+	ready, others := p.progress()
+	return others == 0 && ready >= p.target
 }
 
 // progress counts the workers that serve for the generation that the restart
@@ -170,10 +181,8 @@ func (p *Pool) progress() (ready, others int) {
 // lookAfterRollout has the owner look again when what it has just decided on is
 // what the restart had been waiting for.
 func (p *Pool) lookAfterRollout() {
-	if r := p.rollout; r != nil && r.proved && r.failing == nil {
-		if ready, others := p.progress(); others == 0 && ready >= p.target {
-			p.poke()
-		}
+	if p.takenOver() {
+		p.poke()
 	}
 }
 

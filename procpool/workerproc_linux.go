@@ -50,7 +50,7 @@ func (p *Pool) startWorker(ctx context.Context, w *worker, line func(stream stri
 		return nil, nil, err
 	}
 	defer unix.Close(theirDumps)
-	control := newControl(commands, dumps, p.log, func(line []byte) { p.hear(w, line) })
+	control := newControl(commands, dumps, func(line []byte) { p.hear(w, line) })
 
 	var ch *child
 	if p.cfg.Preload {

@@ -160,7 +160,7 @@ func (p *Pool) startZygote(g *generation) (*zygote, error) {
 	}
 	defer unix.Close(theirCommands)
 	voice := &worker{} // it speaks like one
-	z.control = newControl(commands, nil, p.log, func(line []byte) { p.hear(voice, line) })
+	z.control = newControl(commands, nil, func(line []byte) { p.hear(voice, line) })
 	output, out, errout, err := newWorkerOutput(func(stream string, line []byte) {
 		z.last.add(line)
 		p.cfg.Output(z.info, stream, line)

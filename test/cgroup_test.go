@@ -18,7 +18,7 @@ import (
 func TestControlGroups(t *testing.T) {
 	probe, err := procpool.NewCgroup("probe", procpool.CgroupLimits{})
 	if err != nil {
-		t.Skip("no control groups to divide: ", err)
+		t.Skip("it needs a control group that this process may divide, which only who runs the tests can give it: ", err)
 	}
 	if err := probe.Close(); err != nil {
 		t.Fatal(err)

@@ -124,7 +124,7 @@ func TestTestsOfTheTableOfFeatures(t *testing.T) {
 func TestExamplesOfTheDocumentation(t *testing.T) {
 	needRoot(t) // for user
 	if err := confine.LandlockError(); err != nil {
-		t.Skip(err)
+		t.Skip("an example uses Landlock, which needs a kernel that has it: ", err)
 	}
 	var account *user.User
 	for _, known := range []string{"www-data", "nobody"} { // stands for the user of the examples

@@ -24,7 +24,7 @@ import (
 func needRoot(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("needs root, to run applications as another user")
+		t.Skip("only root can run applications as another user; run it as root")
 	}
 }
 

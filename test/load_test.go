@@ -105,6 +105,28 @@ func crowd(g *harness.Gateway, callers, total int, do func(c *caller, n int)) fl
 	return float64(total) / time.Since(began).Seconds()
 }
 
+// crew has so many callers make calls of do, one after another, until stop is
+// called, which waits for the last ones.
+func crew(g *harness.Gateway, callers int, do func(c *caller)) (stop func()) {
+	over := make(chan struct{})
+	var wg sync.WaitGroup
+	for range callers {
+		wg.Go(func() {
+			c := newCaller(g)
+			defer c.close()
+			for {
+				select {
+				case <-over:
+					return
+				default:
+					do(c)
+				}
+			}
+		})
+	}
+	return func() { close(over); wg.Wait() }
+}
+
 // tally counts what happened, by name, and keeps the first example of each.
 type tally struct {
 	mu    sync.Mutex

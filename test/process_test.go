@@ -366,22 +366,9 @@ func TestClass55BusyScriptHoldsNobodyUp(t *testing.T) {
 	}
 	patience := time.Since(began) // what the gateway waits for such a script
 
-	stop := make(chan struct{})
-	var callers sync.WaitGroup
-	for range 4 {
-		callers.Go(func() {
-			c := newCaller(g)
-			defer c.close()
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-					_, _ = c.call("GET", "/busy.sh", "") // refused, as above
-				}
-			}
-		})
-	}
+	stop := crew(g, 4, func(c *caller) {
+		_, _ = c.call("GET", "/busy.sh", "") // refused, as above
+	})
 	var slowest time.Duration
 	for range 10 {
 		began := time.Now()
@@ -390,8 +377,7 @@ func TestClass55BusyScriptHoldsNobodyUp(t *testing.T) {
 		}
 		slowest = max(slowest, time.Since(began))
 	}
-	close(stop)
-	callers.Wait()
+	stop()
 	t.Logf("beside busy scripts, which wait %v, another took up to %v", patience, slowest)
 	if slowest > patience {
 		t.Errorf("another script took %v, as long as the busy ones (%v)", slowest, patience)

@@ -157,29 +157,16 @@ func TestRollingRestart(t *testing.T) {
 	every, rounds := scaled(time.Second, 2*time.Second), scaled(7, 150)
 	broken := rounds / 2
 	seen := newTally()
-	stop := make(chan struct{})
-	var clients sync.WaitGroup
-	for range 64 {
-		clients.Go(func() {
-			c := newCaller(g)
-			defer c.close()
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				r, err := c.call("GET", "/", "")
-				switch {
-				case err != nil || r.Status != http.StatusOK:
-					seen.add("failed", "%v, %+v", err, r)
-				default:
-					seen.add("version "+r.Body, "")
-				}
-				time.Sleep(20 * time.Millisecond)
-			}
-		})
-	}
+	stop := crew(g, 64, func(c *caller) {
+		r, err := c.call("GET", "/", "")
+		switch {
+		case err != nil || r.Status != http.StatusOK:
+			seen.add("failed", "%v, %+v", err, r)
+		default:
+			seen.add("version "+r.Body, "")
+		}
+		time.Sleep(20 * time.Millisecond)
+	})
 	rewrite := func(text string) {
 		t.Helper()
 		next := module + ".next"
@@ -216,8 +203,7 @@ func TestRollingRestart(t *testing.T) {
 	if r := g.Get("/"); r.Body != last {
 		t.Errorf("after all restarts version %q answers", r.Body)
 	}
-	close(stop)
-	clients.Wait()
+	stop()
 	if n := seen.of("failed"); n != 0 {
 		t.Errorf("%d requests failed, the first: %s", n, seen.first["failed"])
 	}

@@ -228,20 +228,7 @@ func (c *checker) abs(path string) string {
 }
 
 // folder reports a path that is not a folder.
-func (c *checker) folder(path, dir string) bool {
-	info, err := os.Stat(dir)
-	switch {
-	case os.IsNotExist(err):
-		c.fault(path, "there is no folder "+dir, c.relativeHint(dir))
-	case err != nil:
-		c.fault(path, "the folder can't be read: "+err.Error(), "")
-	case !info.IsDir():
-		c.fault(path, dir+" is not a folder", "")
-	default:
-		return true
-	}
-	return false
-}
+func (c *checker) folder(at, dir string) bool { return c.inside("").folder(at, dir) }
 
 // relativeHint reminds of the rule for relative paths, unless there is none to
 // remember.

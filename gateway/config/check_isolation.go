@@ -51,6 +51,19 @@ func (c *checker) isolation(at string, i *Isolation) {
 	}
 }
 
+// surroundings checks what processes may not do and the folder they run in, and
+// returns how they see the files.
+func (c *checker) surroundings(at string, i *Isolation, chdir *string) view {
+	c.isolation(at, i)
+	in := c.inside(i.Chroot)
+	if *chdir == "" {
+		*chdir = "."
+	}
+	*chdir = in.abs(*chdir)
+	in.folder(at+".chdir", *chdir)
+	return in
+}
+
 // rootHint is what to do about a key that needs a right which isn't there.
 func rootHint(key string) string {
 	if os.Geteuid() == 0 {

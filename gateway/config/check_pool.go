@@ -13,13 +13,7 @@ import (
 
 // pool checks one pool and finds its interpreter.
 func (c *checker) pool(at string, p *Pool) {
-	c.isolation(at, &p.Isolation)
-	in := c.inside(p.Chroot)
-	if p.Chdir == "" {
-		p.Chdir = "."
-	}
-	p.Chdir = in.abs(p.Chdir)
-	in.folder(at+".chdir", p.Chdir)
+	in := c.surroundings(at, &p.Isolation, &p.Chdir)
 	beside := p.Chdir
 	if p.App == "" {
 		c.fault(at+".app", "the application is missing", "write app: module:callable, or a .py or .wsgi file")

@@ -32,13 +32,7 @@ func (c *checker) programs() {
 
 // companion checks one program.
 func (c *checker) companion(at string, p *Program) {
-	c.isolation(at, &p.Isolation)
-	in := c.inside(p.Chroot)
-	if p.Chdir == "" {
-		p.Chdir = "."
-	}
-	p.Chdir = in.abs(p.Chdir)
-	in.folder(at+".chdir", p.Chdir)
+	in := c.surroundings(at, &p.Isolation, &p.Chdir)
 	c.command(at+".command", p)
 	c.after(at, p.After)
 	c.reachable(at+".ready", &p.Ready)
@@ -158,5 +152,4 @@ func startOrder(programs map[string]*Program) (order []string, circles [][]strin
 		visit(name)
 	}
 	return order, circles
-
 }

@@ -58,31 +58,31 @@ func (v view) hint(path string) string {
 	if v.root == "" {
 		return v.c.relativeHint(path)
 	}
-	return "with chroot it is looked for inside of " + v.root
+	return v.andChroot("")
 }
 
 // andChroot adds to a hint where programs are looked for when that is no matter
 // of course.
 func (v view) andChroot(hint string) string {
-	if v.root != "" {
-		hint += "; with chroot it is looked for inside of " + v.root
+	if v.root == "" {
+		return hint
 	}
-	return hint
+	if hint != "" {
+		hint += "; "
+	}
+	return hint + "with chroot it is looked for inside of " + v.root
 }
 
 // folder reports a path that is not a folder.
 func (v view) folder(at, dir string) bool {
-	if v.root == "" {
-		return v.c.folder(at, dir)
-	}
 	info, err := v.stat(dir)
 	switch {
 	case os.IsNotExist(err):
 		v.c.fault(at, "there is no folder "+dir, v.hint(dir))
 	case err != nil:
-		v.c.fault(at, "the folder can't be opened: "+err.Error(), v.hint(dir))
+		v.c.fault(at, "the folder can't be read: "+err.Error(), v.andChroot(""))
 	case !info.IsDir():
-		v.c.fault(at, dir+" is not a folder", v.hint(dir))
+		v.c.fault(at, dir+" is not a folder", v.andChroot(""))
 	default:
 		return true
 	}

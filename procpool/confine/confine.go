@@ -84,8 +84,8 @@ type Account struct {
 }
 
 // Landlock are the files that a process can open, beside those that nearly
-// every program needs (/usr, /etc and the
-// like, and /dev/null and its like). A folder stands for all below it.
+// every program needs (/usr, /etc and the like, and /dev/null and its like). A
+// folder stands for all below it.
 type Landlock struct {
 	// ReadOnly may be read and executed.
 	ReadOnly []string
