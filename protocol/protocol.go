@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"time"
 )
 
@@ -23,6 +24,11 @@ const (
 	Responder  Role = 1 // make a response; what RFC 3875 calls a CGI script
 	Authorizer Role = 2 // decide whether a request is allowed
 	Filter     Role = 3 // transform a file
+
+	// WebSocket is gatecrew's own: take the opening handshake of a WebSocket
+	// connection and, after a head with status 101, exchange messages
+	// (fcgi/PROTOCOL.md, section 8). Its Exchange is a Socket.
+	WebSocket Role = 128
 )
 
 // Param is one meta-variable (RFC 3875, section 4.1): an environment variable
@@ -43,6 +49,9 @@ type Request struct {
 	// pieces of any size, from one goroutine at a time. Nil discards them.
 	// A Write must not block: it stands on the connection's read path.
 	Stderr io.Writer
+	// OnDemand leaves Stdin unread until the application asks for it, where
+	// the protocol can tell: its client waits to be told to continue.
+	OnDemand bool
 	// Returned is true when an application has given the request back before,
 	// see Returned below: it has waited for its turn already.
 	Returned bool
@@ -71,6 +80,39 @@ type Exchange interface {
 	// process group). Close does not wait for the application, returns after
 	// the last read of Request.Stdin, and may be called more than once.
 	Close() error
+}
+
+// Extended is implemented by exchanges whose application can say more than a
+// head and a body. What it said is known when Read has returned io.EOF.
+type Extended interface {
+	// File is what follows the bytes that were read, nil when nothing does.
+	// The caller closes it.
+	File() *File
+	// Trailers are fields behind the body, in the application's order.
+	Trailers() []Param
+}
+
+// File is a part of an open file.
+type File struct {
+	*os.File
+	Offset, Length int64
+}
+
+// Socket is the exchange of a request with the role WebSocket. Read and Write
+// carry messages, see AppendMessage, once Read has returned a head with
+// status 101.
+type Socket interface {
+	Exchange
+	// Write sends whole messages or parts of them, in order. It waits for the
+	// application to make room; its error means that the request has ended.
+	// One goroutine writes at a time.
+	Write(p []byte) (int, error)
+	// WriteClose tells the application that the connection is closed, if that
+	// can be said between two messages; Close is due after it.
+	WriteClose(code uint16, reason string)
+	// Wait waits until Read would not: a connection that is silent then holds
+	// no buffer.
+	Wait()
 }
 
 // Kind says what went wrong; the gateway turns it into a status.
