@@ -48,8 +48,15 @@ class _Parser(argparse.ArgumentParser):
 def _parse(argv):
     parser = _Parser(prog="gatecrew_worker", description="A worker process of the gatecrew gateway, which starts it.")
     parser.add_argument("app", metavar="APP", help="MODULE[:NAME], MODULE:FACTORY() or a file")
-    parser.add_argument("--interface", choices=["wsgi"], default="wsgi")
-    parser.add_argument("--threads", type=_positive, default=1, metavar="N", help="requests worked on at once (default 1)")
+    parser.add_argument(
+        "--interface", choices=["auto", "wsgi", "asgi"], default="auto", help="what the application is (default auto: by looking at it)")
+    parser.add_argument("--threads", type=_positive, default=1, metavar="N", help="WSGI: requests worked on at once (default 1)")
+    parser.add_argument(
+        "--concurrency", type=_positive, default=1000, metavar="N", help="ASGI: requests and WebSockets at once (default 1000)")
+    parser.add_argument(
+        "--loop", choices=["auto", "asyncio", "uvloop"], default="auto", help="ASGI: the event loop (default auto: uvloop where it is installed)")
+    parser.add_argument(
+        "--lifespan", choices=["auto", "on", "off"], default="auto", help="ASGI: startup and shutdown events (default auto: if the application knows them)")
     parser.add_argument("--app-dir", default=None, metavar="DIR", help="looked for modules first (default: the working directory)")
     parser.add_argument(
         "--root-path", default="", metavar="PATH",

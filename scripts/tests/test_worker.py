@@ -130,7 +130,7 @@ class NoStart(unittest.TestCase):
         self.assertIn("there is no file " + os.path.join(APPS, "gone.py"), self.fails(4, "gone.py"))
 
     def test_arguments(self):
-        wrong = (("--threads", "0"), ("--interface", "asgi"), ("--root-path", "p"))
+        wrong = (("--threads", "0"), ("--interface", "cgi"), ("--root-path", "p"), ("--concurrency", "0"), ("--loop", "trio"), ("--lifespan", "maybe"))
         for (name, _), log in zip(wrong, self.all_fail(3, [("applications", *w) for w in wrong])):
             self.assertIn(name, log)
 
