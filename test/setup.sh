@@ -25,6 +25,7 @@ packages() {
 	command -v php-cgi >/dev/null                        || echo php-cgi
 	ls /usr/sbin/php-fpm* >/dev/null 2>&1                || echo php-fpm
 	command -v redis-server >/dev/null                   || echo redis-server
+	command -v chromium >/dev/null                       || echo chromium
 }
 
 # run_as_root runs a command as root, or returns 1 where that is impossible.
