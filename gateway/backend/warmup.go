@@ -3,7 +3,6 @@ package backend
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -72,11 +71,12 @@ func readWarmUp(r io.Reader) (*cgi.Head, []byte, error) {
 		return nil, nil, err
 	}
 	head, n, err := cgi.ParseHead(buf, true)
+	for err == nil && head.Status == http.StatusEarlyHints {
+		buf = buf[n:]
+		head, n, err = cgi.ParseHead(buf, true)
+	}
 	if err != nil {
 		return nil, nil, err
-	}
-	if head == nil {
-		return nil, nil, errors.New("the answer has no head")
 	}
 	if _, err := io.Copy(io.Discard, r); err != nil {
 		return nil, nil, err

@@ -198,21 +198,30 @@ func (h *Handler) open(ctx context.Context, x *exchange, route *site.Route, req 
 	if route.NPH(req) {
 		parse = cgi.ParseNPHHead
 	}
-	for {
-		err := a.begun.fill(ex)
-		if err != nil && err != io.EOF {
-			a.Close()
-			return nil, err
-		}
-		head, n, parseErr := parse(a.begun.bytes(), err == io.EOF)
-		if parseErr != nil {
-			a.Close()
-			return nil, parseErr
-		}
-		if head != nil {
-			a.head, a.err = head, err
+	for interim := 0; ; {
+		head, n, err := parse(a.begun.bytes(), a.err == io.EOF)
+		switch {
+		case err != nil:
+		case head == nil:
+			if a.err = a.begun.fill(ex); a.err != io.EOF {
+				err = a.err
+			}
+		case head.Status == http.StatusSwitchingProtocols && req.Role != protocol.WebSocket:
+			err = &protocol.Error{Kind: protocol.Malformed, Err: errors.New("status 101 in the answer to a request that is no WebSocket handshake")}
+		case head.Status == http.StatusEarlyHints && interim == maxInterim:
+			err = &protocol.Error{Kind: protocol.Malformed, Err: fmt.Errorf("more than %d heads with status 103", maxInterim)}
+		case head.Status == http.StatusEarlyHints:
+			interim++
+			x.hint(head.Header)
+			a.begun.skip(n)
+		default:
+			a.head = head
 			a.begun.skip(n)
 			return a, nil
+		}
+		if err != nil {
+			a.Close()
+			return nil, err
 		}
 	}
 }

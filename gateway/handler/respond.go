@@ -142,6 +142,9 @@ func (p *piece) skip(n int) { p.start += n }
 
 // fill reads once, behind what is there.
 func (p *piece) fill(r io.Reader) error {
+	if p.end == len(p.buf) && p.start > 0 { // behind heads of interim responses
+		p.start, p.end = 0, copy(p.buf, p.bytes())
+	}
 	if p.end == len(p.buf) {
 		p.buf = append(p.buf, make([]byte, len(p.buf))...)
 	}

@@ -20,7 +20,10 @@ const (
 
 // Head is the head of an application's answer.
 type Head struct {
-	// Status is 200 to 999.
+	// Status is 200 to 999, or one of the two that come before a final answer
+	// and that an application may send: 103 (RFC 8297), after which the next
+	// head follows at once, and 101, which only the handshake of a WebSocket
+	// asks for: the caller refuses it elsewhere.
 	Status int
 	// Header are the fields for the client, in the script's order for each
 	// name. Status and the fields about the connection are not among them:
@@ -44,9 +47,9 @@ type Head struct {
 // it is complete, so that an application that prints something else is not
 // waited for.
 //
-// Refused are also a Status that is not a final one (200-999) or is given
-// twice, a Location, Content-Type or Content-Length given twice with different
-// values, and a Content-Length that is no number. Without a Status the answer
+// Refused are also a Status that is none of Head.Status or is given twice, a
+// Location, Content-Type or Content-Length given twice with different values,
+// and a Content-Length that is no number. Without a Status the answer
 // is 302 when there is a Location, else 200. A Location that is a path, and is
 // the only field, is a local redirect.
 func ParseHead(buf []byte, atEOF bool) (h *Head, n int, err error) {
@@ -210,7 +213,7 @@ func (h *Head) readFields(head string, fields int, nph bool) error {
 			}
 			status, ok := parseStatus(value)
 			if !ok {
-				return malformed("Status %s is none from 200 to 999", quote(value))
+				return malformed("Status %s is none from 200 to 999, nor 103", quote(value))
 			}
 			h.Status = status
 			continue
@@ -238,14 +241,14 @@ func (h *Head) readFields(head string, fields int, nph bool) error {
 	return nil
 }
 
-// parseStatus takes "404" and "404 Not Found".
+// parseStatus takes "404" and "404 Not Found", and the numbers of Head.Status.
 func parseStatus(s string) (int, bool) {
 	digits, _, _ := strings.Cut(s, " ")
 	if len(digits) != 3 || !isDigits(digits) {
 		return 0, false
 	}
 	status, _ := strconv.Atoi(digits)
-	return status, status >= 200
+	return status, status >= 200 || status == http.StatusEarlyHints || status == http.StatusSwitchingProtocols
 }
 
 // parseStatusLine takes "HTTP/1.1 404 Not Found".

@@ -45,6 +45,10 @@ func TestParseHead(t *testing.T) {
 		{"relative reference", "Location: a\n\n", Head{302, fields{"Location": {"a"}}, ""}},
 		{"client redirect with document", "Status: 301 Moved\nLocation: https://h/\nContent-Type: text/html\n\n",
 			Head{301, fields{"Location": {"https://h/"}, "Content-Type": {"text/html"}}, ""}},
+		{"early hints", "Status: 103 Early Hints\nLink: </a>\n\n", Head{103, fields{"Link": {"</a>"}}, ""}},
+		{"early hints without a field", "Status: 103\n\n", Head{103, fields{}, ""}},
+		{"early hints with a path", "Status: 103\nLocation: /a\n\n", Head{103, fields{"Location": {"/a"}}, ""}},
+		{"switching protocols", "Status: 101\nUpgrade: websocket\nX: 1\n\n", Head{101, fields{"X": {"1"}}, ""}},
 		{"created", "Status: 201\nLocation: /new\n\n", Head{201, fields{"Location": {"/new"}}, ""}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -127,8 +131,8 @@ func TestClass28MalformedHeads(t *testing.T) {
 		{"status with version", "Status: HTTP/1.1 200\n\n", `Status "HTTP/1.1 200"`},
 		{"status empty", "Status:\n\n", `Status ""`},
 		{"status 100", "Status: 100 Continue\n\n", `Status "100 Continue"`},
-		{"status 101", "Status: 101\n\n", `Status "101"`},
-		{"status 103", "Status: 103\n\n", `Status "103"`},
+		{"status 102", "Status: 102\n\n", `Status "102"`},
+		{"status 104", "Status: 104\n\n", `Status "104"`},
 		{"status in other digits", "Status: ２００\n\n", "Status"},
 		{"two statuses", "Status: 200\nA: 1\nStatus: 200\n\n", "two Status fields"},
 		{"two locations", "Location: /a\nLocation: /b\n\n", "two different Location fields"},
@@ -234,6 +238,7 @@ func TestParseNPHHead(t *testing.T) {
 		{"empty reason", "HTTP/1.1 404 \n\n", Head{404, fields{}, ""}},
 		{"location", "HTTP/1.1 200 OK\nLocation: /a\n\n", Head{200, fields{"Location": {"/a"}}, ""}},
 		{"status field", "HTTP/1.1 200 OK\nStatus: 404\n\n", Head{200, fields{}, ""}},
+		{"early hints", "HTTP/1.1 103 Early Hints\nLink: </a>\n\n", Head{103, fields{"Link": {"</a>"}}, ""}},
 		{"connection fields", "HTTP/1.1 200 OK\nConnection: close\nTransfer-Encoding: identity\nA: 1\n\n", Head{200, fields{"A": {"1"}}, ""}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -258,7 +263,6 @@ func TestParseNPHHead(t *testing.T) {
 		"HTTP/1.1 099 x\n\n":   "no final status",
 		"HTTP/1.1 2000\n\n":    "no final status",
 		"HTTP/1.1 100 Continue\n\nHTTP/1.1 200 OK\n\n":      "no final status",
-		"HTTP/1.1 101 Switching\nUpgrade: x\n\n":            "no final status",
 		"HTTP/1.1 200 O\rK\n\n":                             "control character 0x0d",
 		"HTTP/1.1 200 OK\nHello\n\n":                        "line 2",
 		"HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n":   "print the body as it is",
@@ -314,7 +318,7 @@ func FuzzParseHead(f *testing.F) {
 
 func checkHead(t *testing.T, h *Head, n int, buf []byte) {
 	t.Helper()
-	if n <= 0 || n > len(buf) || n > MaxHead || buf[n-1] != '\n' || h.Status < 200 || h.Status > 999 {
+	if n <= 0 || n > len(buf) || n > MaxHead || buf[n-1] != '\n' || h.Status < 200 && h.Status != 101 && h.Status != 103 || h.Status > 999 {
 		t.Fatalf("%d of %d bytes: %+v", n, len(buf), h)
 	}
 	for name, values := range h.Header {
