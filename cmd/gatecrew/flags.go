@@ -89,6 +89,13 @@ var flagGroups = []flagGroup{
 		{name: "no-replay", usage: "no second worker for a request that one may have seen", keys: []string{"pool.replay_idempotent"}, sets: "false"},
 		{name: "no-buffer-requests", usage: "hand a request body on as it arrives", keys: []string{"pool.buffer_requests"}, sets: "false"},
 	}},
+	{"WebSockets", []flag{
+		{name: "ws-max-message", value: "SIZE", usage: "largest message of a client (default: 16m)", keys: []string{"pool.websocket.max_message"}},
+		{name: "ws-ping-interval", value: "TIME", usage: "how often a client is pinged, 0 never (default: 20s)", keys: []string{"pool.websocket.ping_interval"}},
+		{name: "ws-ping-timeout", value: "TIME", usage: "time for it to answer (default: 20s)", keys: []string{"pool.websocket.ping_timeout"}},
+		{name: "ws-no-compression", usage: "send and take no compressed messages", keys: []string{"pool.websocket.compression"}, sets: "false"},
+		{name: "ws-origin", value: "ORIGIN...", usage: "pages that may connect: https://HOST, or same (default: any)", keys: []string{"pool.websocket.origins"}},
+	}},
 	{"What processes may not do", []flag{
 		{name: "user", value: "USER", usage: "run processes as another user; only as root", keys: []string{"pool.user", "cgi.user"}},
 		{name: "group", value: "GROUP", usage: "and group (default: that of --user)", keys: []string{"pool.group", "cgi.group"}},

@@ -53,6 +53,7 @@ func (c *checker) pool(at string, p *Pool) {
 	}
 	c.reload(at, p)
 	c.after(at, p.After)
+	c.websocket(at+".websocket", &p.WebSocket)
 	c.queue(at, &p.Queue)
 	c.environment(at, in, &p.Environment)
 }

@@ -209,6 +209,8 @@ type Pool struct {
 	// any part of a name and ** any number of folders, as in
 	// templates/**/*.html. Default: none.
 	ReloadInclude []string `yaml:"reload_include,omitempty"`
+	// WebSocket is how the application's WebSocket connections are kept.
+	WebSocket WebSocket `yaml:"websocket"`
 	// Isolation is what the workers may not do.
 	Isolation `yaml:",inline"`
 	// Queue bounds the requests that wait for a worker.

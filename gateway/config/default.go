@@ -48,6 +48,7 @@ func (p *Pool) setDefaults() {
 		Queue:            defaultQueue(),
 		ReplayIdempotent: true,
 		BufferRequests:   true,
+		WebSocket:        defaultWebSocket(),
 	}
 }
 
