@@ -40,7 +40,7 @@ func (a *applications) before(pool string, app backend.Backend) backend.Backend 
 
 // warnOfDevelopment says where others than the developer can reach a pool that
 // is in development.
-func (g *Gateway) warnOfDevelopment(listeners []net.Listener) {
+func (g *Gateway) warnOfDevelopment(listeners []*listener) {
 	if len(g.apps.reloaders) == 0 {
 		return
 	}

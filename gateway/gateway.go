@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/signal"
@@ -113,13 +112,8 @@ func (g *Gateway) Run() error {
 			l.Close()
 		}
 	}()
-	server := &http.Server{
-		Handler:           g.handler,
-		ReadHeaderTimeout: g.cfg.Limits.HeaderTimeout,
-		IdleTimeout:       g.cfg.Limits.IdleTimeout,
-		MaxHeaderBytes:    int(g.cfg.Limits.HeaderBytes),
-		ErrorLog:          zap.NewStdLog(g.log.Named("http")),
-	}
+	g.setHTTPSPort(listeners)
+	server := g.newServer()
 	conns := listen.NewConns(g.cfg.Limits.MaxConnections, g.cfg.Limits.WriteTimeout)
 	defer conns.Close()
 	server.ConnState = conns.State
@@ -138,7 +132,7 @@ func (g *Gateway) Run() error {
 		serving.Add(1)
 		go func() {
 			defer serving.Done()
-			if err := server.Serve(conns.Listener(l)); !errors.Is(err, http.ErrServerClosed) {
+			if err := l.serve(server, conns); !errors.Is(err, http.ErrServerClosed) {
 				failed <- err
 			}
 		}()
@@ -153,16 +147,16 @@ func (g *Gateway) Run() error {
 	return err
 }
 
-func (g *Gateway) listen() (listeners []net.Listener, err error) {
-	for _, a := range g.cfg.Listen {
-		l, err := listen.Listen(a.String())
+func (g *Gateway) listen() (listeners []*listener, err error) {
+	for _, e := range g.cfg.Listen {
+		l, err := listen.Listen(e.Address.String())
 		if err != nil {
 			for _, l := range listeners {
 				l.Close()
 			}
 			return nil, &startError{code: exitUsage, err: err}
 		}
-		listeners = append(listeners, l)
+		listeners = append(listeners, &listener{l, e.Scheme == "https"})
 	}
 	return listeners, nil
 }
@@ -192,10 +186,10 @@ func (g *Gateway) awaitReady(signals <-chan os.Signal) (stop os.Signal, err erro
 }
 
 // announce prints the one line that says that the gateway serves.
-func (g *Gateway) announce(listeners []net.Listener) {
+func (g *Gateway) announce(listeners []*listener) {
 	urls := make([]string, len(listeners))
 	for i, l := range listeners {
-		urls[i] = listen.URL(l, false)
+		urls[i] = listen.URL(l, l.secure)
 	}
 	fmt.Fprintf(g.opts.Ready, "gatecrew: ready on %s\n", strings.Join(urls, " "))
 }

@@ -23,6 +23,9 @@ func newTable(cfg *config.Config, apps *applications, software string) (*site.Ta
 	var failed error
 	for _, s := range cfg.Sites {
 		made := &site.Site{Hosts: s.Hosts}
+		if err := secure(made, s); err != nil {
+			failed = errors.Join(failed, fmt.Errorf("gateway: %w", err))
+		}
 		for _, r := range s.Routes {
 			route, err := newRoute(r, apps)
 			if err != nil {

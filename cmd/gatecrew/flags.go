@@ -46,9 +46,15 @@ var (
 // flagGroups are in the order in which someone needs them.
 var flagGroups = []flagGroup{
 	{"Addresses", []flag{
-		{name: "bind", short: "b", value: "ADDRESS...", usage: "HOST:PORT, unix:PATH or fd://N (default: 127.0.0.1:8000)", keys: []string{"listen"}},
+		{name: "bind", short: "b", value: "ADDRESS...", usage: "[https://]HOST:PORT, unix:PATH, fd://N (default: 127.0.0.1:8000)", keys: []string{"listen"}},
 		{name: "server-name", value: "HOST...", usage: "host name for SERVER_NAME", keys: []string{"site.hosts"}},
 		{name: "root-path", value: "PATH", usage: "prefix that a proxy in front has removed", keys: []string{"route.root_path"}},
+		{name: "certfile", value: "FILE", usage: "certificate and chain: addresses are HTTPS then", keys: []string{"site.tls.certificate"}},
+		{name: "keyfile", value: "FILE", usage: "its private key (default: in --certfile)", keys: []string{"site.tls.key"}},
+		{name: "client-ca", value: "FILE", usage: "authorities that clients' certificates must come from", keys: []string{"site.tls.client_ca"}},
+		{name: "client-auth", value: "require|optional", usage: "whether clients must have one (default: require)", keys: []string{"site.tls.client_auth"}},
+		{name: "hsts", value: "TIME", usage: "how long browsers shall come by HTTPS alone", keys: []string{"site.hsts.max_age"}},
+		{name: "h2c", usage: "HTTP/2 without TLS too, for a proxy in front", keys: []string{"h2c"}, sets: "true"},
 		staticFlag,
 		{name: "keep-alive", value: "TIME", usage: "how long an idle connection is kept (default: 75s)", keys: []string{"limits.idle_timeout"}},
 		{name: "max-body", value: "SIZE", usage: "largest request body (default: 1g)", keys: []string{"limits.max_body"}},

@@ -70,6 +70,7 @@ func (c *checker) check() {
 	c.listen()
 	c.log()
 	c.limits()
+	c.positive("http2.max_concurrent_streams", int64(cfg.HTTP2.MaxConcurrentStreams))
 	for _, name := range slices.Sorted(maps.Keys(cfg.Pools)) {
 		if p := cfg.Pools[name]; p != nil {
 			c.pool(join("pools", name), p)
@@ -93,7 +94,9 @@ func (c *checker) listen() {
 	}
 	seen := map[Address]bool{}
 	for i := range c.cfg.Listen {
-		a, path := &c.cfg.Listen[i], fmt.Sprintf("listen[%d]", i)
+		e, path := &c.cfg.Listen[i], fmt.Sprintf("listen[%d]", i)
+		c.scheme(path, e)
+		a := &e.Address
 		if a.Network == "unix" {
 			a.Address = c.abs(a.Address)
 			c.folder(path, filepath.Dir(a.Address))

@@ -37,6 +37,7 @@ func (c *checker) site(at string, s *Site, hosts map[string]string) {
 			hosts[name] = at
 		}
 	}
+	c.https(at, s)
 	if len(s.Routes) == 0 {
 		c.fault(at+".routes", "the site has no route", "write at least one, as in - {path: /, static: {dir: public}}")
 	}

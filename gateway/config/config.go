@@ -18,8 +18,16 @@ import "time"
 type Config struct {
 	// Listen are the addresses that HTTP is accepted on: HOST:PORT,
 	// unix:PATH (made with mode 0660) or fd://N (a listening socket that was
-	// inherited). Port 0 takes a free one. Default: 127.0.0.1:8000.
-	Listen []Address `yaml:"listen"`
+	// inherited). Port 0 takes a free one. https://HOST:PORT, https+unix:PATH
+	// and https+fd://N speak TLS, with the certificates of the sites' TLS.
+	// Default: 127.0.0.1:8000.
+	Listen []Endpoint `yaml:"listen"`
+	// H2C accepts HTTP/2 without TLS too, from clients that know beforehand
+	// that they may (RFC 9113, section 3.3), such as a proxy in front. With
+	// TLS, HTTP/2 is always offered. Default: false.
+	H2C bool `yaml:"h2c"`
+	// HTTP2 bounds what one HTTP/2 connection can take.
+	HTTP2 HTTP2 `yaml:"http2"`
 	// Log says what is written about the gateway and about requests.
 	Log Log `yaml:"log"`
 	// Limits bound what one client, and all clients together, can take.
@@ -95,6 +103,15 @@ type Limits struct {
 	// MaxConnections is how many client connections are open at once; more
 	// of them wait in the kernel's queue. Default: 8192.
 	MaxConnections int `yaml:"max_connections"`
+}
+
+// HTTP2 bounds what one HTTP/2 connection can take. The limits that it shares
+// with HTTP/1 are those of Limits; a request that was reset counts until the
+// application has been told.
+type HTTP2 struct {
+	// MaxConcurrentStreams is how many requests one connection may have in
+	// progress; 1 or more. Default: 128.
+	MaxConcurrentStreams int `yaml:"max_concurrent_streams"`
 }
 
 // Queue bounds the requests that wait for a free worker, process or
@@ -347,8 +364,63 @@ type Site struct {
 	// site, which also answers to names that no site has; without a default
 	// site the first one does.
 	Hosts []string `yaml:"hosts,omitempty"`
+	// TLS are the site's certificates. A site without them is served with
+	// those of the default site, or of the first that has some. Default: none.
+	TLS *TLS `yaml:"tls,omitempty"`
+	// HSTS tells browsers to come by HTTPS alone. Default: it doesn't.
+	HSTS *HSTS `yaml:"hsts,omitempty"`
+	// RedirectToHTTPS sends requests without TLS to the same address with it:
+	// with status 301 for GET and HEAD and 308, which keeps the method, for
+	// the rest. The site needs hosts then. Default: false.
+	RedirectToHTTPS bool `yaml:"redirect_to_https,omitempty"`
+	// HTTPSPort is the port that RedirectToHTTPS leads to, where it is not
+	// the gateway's own. Default: 0, that of the https:// address in listen,
+	// 443 when there are several.
+	HTTPSPort int `yaml:"https_port,omitempty"`
 	// Routes are the site's paths. There is at least one.
 	Routes []*Route `yaml:"routes"`
+}
+
+// Certificate is a pair of files, in PEM. They are read again when they
+// change; a pair that can't be used then leaves the one before it in use.
+type Certificate struct {
+	// Certificate is the file of the certificate, followed by those that lead
+	// to its root. Required.
+	Certificate string `yaml:"certificate"`
+	// Key is the file of its private key, without a passphrase. Default: the
+	// file of the certificate.
+	Key string `yaml:"key"`
+}
+
+// TLS is how the names of a site are served with TLS.
+type TLS struct {
+	// Certificate is for all of the site's hosts.
+	Certificate `yaml:",inline"`
+	// More are further certificates, such as one with an ECDSA key beside one
+	// with RSA: a client gets the first that it can use. Default: none.
+	More []Certificate `yaml:"more,omitempty"`
+	// ClientCA is a file of certificates, in PEM, that clients' certificates
+	// must have been issued by. Default: none, clients are not asked for one.
+	ClientCA string `yaml:"client_ca,omitempty"`
+	// ClientAuth is require, or optional to serve also clients that have no
+	// certificate; one that they have must be good either way. Only with
+	// ClientCA. Default: require.
+	ClientAuth string `yaml:"client_auth"`
+	// MinVersion is the oldest version of TLS: 1.2 or 1.3. Default: 1.2.
+	MinVersion string `yaml:"min_version"`
+}
+
+// HSTS is the Strict-Transport-Security field (RFC 6797) of answers over TLS. An
+// application that sends its own is left to it.
+type HSTS struct {
+	// MaxAge is how long a browser remembers. 0 makes it forget. Required.
+	MaxAge time.Duration `yaml:"max_age"`
+	// IncludeSubdomains is for all names below the site's as well.
+	// Default: false.
+	IncludeSubdomains bool `yaml:"include_subdomains"`
+	// Preload agrees to being built into browsers, which is hard to undo: it
+	// needs IncludeSubdomains and a MaxAge of a year. Default: false.
+	Preload bool `yaml:"preload"`
 }
 
 // Route says what answers below one path: exactly one of Static, CGI, Pool and

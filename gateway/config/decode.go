@@ -168,11 +168,8 @@ func (d *decoder) scalar(n ast.Node, v reflect.Value, path string) {
 }
 
 func (d *decoder) pointer(n ast.Node, v reflect.Value, path string) {
-	v.Set(reflect.New(v.Type().Elem()))
-	if x, ok := v.Interface().(interface{ setDefaults() }); ok {
-		x.setDefaults()
-	}
-	d.value(n, v.Elem(), path)
+	v.SetZero() // a value that was merged is replaced
+	d.value(n, allocated(v), path)
 }
 
 func (d *decoder) list(n ast.Node, v reflect.Value, path string) {
@@ -296,7 +293,7 @@ func (d *decoder) merge(n ast.Node, path string, find func(key string) (reflect.
 // isScalar reports whether a type is written as a single value.
 func isScalar(t reflect.Type) bool {
 	switch reflect.New(t).Interface().(type) {
-	case *Size, *Workers, *Address:
+	case *Size, *Workers, *Address, *Endpoint:
 		return true
 	}
 	return t.Kind() != reflect.Struct && t.Kind() != reflect.Slice && t.Kind() != reflect.Map && t.Kind() != reflect.Pointer

@@ -9,7 +9,7 @@ import (
 // nothing to serve.
 func Default() *Config {
 	return &Config{
-		Listen: []Address{{Network: "tcp", Address: "127.0.0.1:8000"}},
+		Listen: []Endpoint{{Address: Address{Network: "tcp", Address: "127.0.0.1:8000"}}},
 		Log:    Log{Level: "info", Format: "console", Access: "-", AccessFormat: "combined", Slow: "-"},
 		Limits: Limits{
 			MaxBody:        1 << 30,
@@ -24,6 +24,7 @@ func Default() *Config {
 			WriteTimeout:   60 * time.Second,
 			MaxConnections: 8192,
 		},
+		HTTP2:           HTTP2{MaxConcurrentStreams: 128},
 		GracefulTimeout: 30 * time.Second,
 	}
 }
@@ -51,6 +52,8 @@ func (p *Pool) setDefaults() {
 		WebSocket:        defaultWebSocket(),
 	}
 }
+
+func (t *TLS) setDefaults() { *t = TLS{ClientAuth: "require", MinVersion: "1.2"} }
 
 func (s *Static) setDefaults() { s.Index = []string{"index.html"} }
 

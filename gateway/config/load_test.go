@@ -99,10 +99,10 @@ func TestFaultsAreReportedAtOnceWithPlaceAndHint(t *testing.T) {
 		{"limits that would be off", serving + "limits: {max_body: 0, write_timeout: 0}\n", []string{
 			"gatecrew.yaml:2:20: limits.max_body: the value must be more than 0 (every limit and every wait has an end; write a large one instead)",
 			"gatecrew.yaml:2:38: limits.write_timeout: the value must be more than 0 (every limit and every wait has an end; write a large one instead)"}},
-		{"listen", serving + "listen:\n  - '8000'\n  - host:70000\n  - http://a:1\n  - fd://1\n  - 'unix:'\n  - unix:no/x.sock\n  - :8000\n  - :8000\n", []string{
+		{"listen", serving + "listen:\n  - '8000'\n  - host:70000\n  - ftp://a:1\n  - fd://1\n  - 'unix:'\n  - unix:no/x.sock\n  - :8000\n  - :8000\n", []string{
 			`gatecrew.yaml:3:5: listen[0]: "8000" is not an address (write HOST:PORT, :PORT or unix:PATH, with brackets around an IPv6 host)`,
 			`gatecrew.yaml:4:5: listen[1]: "70000" is not a port (a port is a number from 0 to 65535)`,
-			`gatecrew.yaml:5:5: listen[2]: "http://a:1" is not an address (write HOST:PORT, :PORT or unix:PATH, with brackets around an IPv6 host)`,
+			`gatecrew.yaml:5:5: listen[2]: "ftp://a:1" is not an address (write HOST:PORT, :PORT or unix:PATH, with brackets around an IPv6 host)`,
 			`gatecrew.yaml:6:5: listen[3]: "fd://1" is not a descriptor (write fd://3 or higher: 0 to 2 are the standard streams)`,
 			`gatecrew.yaml:7:5: listen[4]: "unix:" is not an address (write unix:PATH)`,
 			`gatecrew.yaml:8:5: listen[5]: there is no folder ` + dir + `/no (paths are relative to the folder of the configuration file)`,
@@ -343,7 +343,7 @@ sites:
 			t.Errorf("%s: got %v, want %v", what, got, want)
 		}
 	}
-	check("listen", cfg.Listen, []Address{{"tcp", "127.0.0.1:0"}, {"unix", dir + "/x.sock"}})
+	check("listen", cfg.Listen, []Endpoint{{"http", Address{"tcp", "127.0.0.1:0"}}, {"http", Address{"unix", dir + "/x.sock"}}})
 	check("log", cfg.Log, Log{"warn", "console", dir + "/access.log", "combined", "-"})
 	check("max_body", cfg.Limits.MaxBody, Size(2<<30))
 	check("body_timeout", cfg.Limits.BodyTimeout, 1500*time.Millisecond)
@@ -429,7 +429,7 @@ func TestSettingsStandOverTheFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !slices.Equal(cfg.Listen, []Address{{"tcp", "b:2"}, {"tcp", "c:3"}}) || cfg.GracefulTimeout != 5*time.Second || cfg.Log.Level != "warn" {
+	if !slices.Equal(cfg.Listen, []Endpoint{{"http", Address{"tcp", "b:2"}}, {"http", Address{"tcp", "c:3"}}}) || cfg.GracefulTimeout != 5*time.Second || cfg.Log.Level != "warn" {
 		t.Errorf("got %v, %v, %v", cfg.Listen, cfg.GracefulTimeout, cfg.Log.Level)
 	}
 	_, err = loadText(t, serving+"listen: [a:1]\n", Setting{Name: "--bind", Keys: []string{"listen"}, Values: []string{"b:2", "b:2"}})

@@ -50,6 +50,9 @@ func (c *checker) set(s Setting, kind string, places map[string]place) {
 		for name := range strings.SplitSeq(rest, ".") {
 			v, _ = field(v, name)
 			path = join(path, name)
+			if v.Kind() == reflect.Pointer {
+				v = allocated(v)
+			}
 		}
 		maps.DeleteFunc(c.origins, func(o string, _ position) bool { return strings.HasPrefix(o, path+"[") })
 		c.names[path] = s.Name
@@ -63,6 +66,18 @@ func (c *checker) set(s Setting, kind string, places map[string]place) {
 }
 
 var targetNames = map[string]string{"pool": "a WSGI application", "cgi": "CGI", "fastcgi": "a FastCGI address"}
+
+// allocated is what a pointer leads to, made with its defaults when it leads
+// nowhere.
+func allocated(v reflect.Value) reflect.Value {
+	if v.IsNil() {
+		v.Set(reflect.New(v.Type().Elem()))
+		if x, ok := v.Interface().(interface{ setDefaults() }); ok {
+			x.setDefaults()
+		}
+	}
+	return v.Elem()
+}
 
 func (c *checker) assign(v reflect.Value, path string, s Setting) {
 	report := func(err error) { c.faults = append(c.faults, at(err, position{}, s.Name)) }

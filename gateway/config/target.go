@@ -65,6 +65,14 @@ func ForTarget(run Run) (cfg *Config, understood string, err error) {
 	for _, s := range run.Settings {
 		c.set(s, kind, places)
 	}
+	if site.TLS != nil {
+		// Whoever gives a certificate wants it used, whatever the address.
+		for i := range cfg.Listen {
+			if cfg.Listen[i].Scheme == "" {
+				cfg.Listen[i].Scheme = "https"
+			}
+		}
+	}
 	if cfg, err = c.finish(); err != nil {
 		return nil, "", err
 	}

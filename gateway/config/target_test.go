@@ -116,7 +116,7 @@ func TestForTargetSettings(t *testing.T) {
 	}
 	p, site := cfg.Pools["app"], cfg.Sites[0]
 	got := []any{cfg.Listen, p.Timeout, cfg.GracefulTimeout, p.GracefulTimeout, p.Env, site.Hosts, site.Routes[0].RootPath, site.Routes[0].PassAuthorization, site.Routes[1].Path, site.Routes[1].Static.Dir}
-	want := []any{[]Address{{"tcp", ":0"}, {"unix", dir + "/x.sock"}}, 5 * time.Second, 7 * time.Second, 7 * time.Second,
+	want := []any{[]Endpoint{{"http", Address{"tcp", ":0"}}, {"http", Address{"unix", dir + "/x.sock"}}}, 5 * time.Second, 7 * time.Second, 7 * time.Second,
 		map[string]string{"A": "b=c", "D": dir + "/public"}, []string{"example.org"}, "/api", true, "/static", dir + "/public"}
 	for i := range want {
 		if !reflect.DeepEqual(got[i], want[i]) {

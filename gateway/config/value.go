@@ -153,6 +153,52 @@ func (a Address) String() string {
 // MarshalText writes an address as it is read.
 func (a Address) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
 
+// Endpoint is an address that clients connect to, and what they speak there.
+type Endpoint struct {
+	// Scheme is https for TLS, else http.
+	Scheme string
+	Address
+}
+
+// UnmarshalText reads an address that may begin with http:// or https://; that of
+// a socket or a descriptor begins with https+unix: or https+fd:// for TLS.
+func (e *Endpoint) UnmarshalText(text []byte) error {
+	s := string(text)
+	for _, scheme := range []string{"https", "http"} {
+		rest, tcp := strings.CutPrefix(s, scheme+"://")
+		if !tcp {
+			var ok bool
+			if rest, ok = strings.CutPrefix(s, scheme+"+"); !ok {
+				continue
+			}
+		}
+		if err := e.Address.UnmarshalText([]byte(strings.TrimSuffix(rest, "/"))); err != nil {
+			return err
+		}
+		if tcp != (e.Network == "tcp") {
+			return badValue("an address", s, "write https://HOST:PORT, https+unix:PATH or https+fd://N")
+		}
+		e.Scheme = scheme
+		return nil
+	}
+	e.Scheme = "" // which of the two depends on the rest of the configuration
+	return e.Address.UnmarshalText(text)
+}
+
+// String writes an endpoint as it is read.
+func (e Endpoint) String() string {
+	switch {
+	case e.Scheme != "https":
+		return e.Address.String()
+	case e.Network == "tcp":
+		return "https://" + e.Address.String()
+	}
+	return "https+" + e.Address.String()
+}
+
+// MarshalText writes an endpoint as it is read.
+func (e Endpoint) MarshalText() ([]byte, error) { return []byte(e.String()), nil }
+
 // parseDuration reads 500ms, 10s, 5m or 1h30m; a bare number is seconds.
 func parseDuration(text string) (time.Duration, error) {
 	d, err := time.ParseDuration(text)

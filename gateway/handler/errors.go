@@ -23,7 +23,7 @@ type failure struct {
 	status     int
 	text       string // for the client: what happened, nothing about the inside
 	retryAfter int    // seconds, 0 = no Retry-After
-	closing    bool   // the connection can't be used any more
+	closing    bool   // an HTTP/1 connection can't be used any more
 	cause      error
 }
 
@@ -32,6 +32,7 @@ func (f *failure) Error() string { return f.text }
 var (
 	errNoRoute       = &failure{status: http.StatusNotFound, text: "Nothing is served at this address."}
 	errTooManyFields = &failure{status: http.StatusRequestHeaderFieldsTooLarge, text: "The request has too many header fields."}
+	errMisdirected   = &failure{status: http.StatusMisdirectedRequest, text: "This connection can't be used for that host."}
 	errRedirectLoop  = &failure{status: http.StatusInternalServerError, text: "The application redirects in a circle.",
 		cause: fmt.Errorf("more than %d local redirects in a row", maxLocalRedirects)}
 )
@@ -93,7 +94,7 @@ func failureOf(err error) *failure {
 }
 
 // write sends the failure to the client as a short text.
-func (f *failure) write(w http.ResponseWriter, requestID string) {
+func (f *failure) write(w http.ResponseWriter, r *http.Request, requestID string) {
 	h := w.Header()
 	clear(h)
 	h.Set("Content-Type", "text/plain; charset=utf-8")
@@ -106,7 +107,7 @@ func (f *failure) write(w http.ResponseWriter, requestID string) {
 	if f.retryAfter > 0 {
 		h.Set("Retry-After", strconv.Itoa(f.retryAfter))
 	}
-	if f.closing {
+	if f.closing && !http2(r) {
 		h.Set("Connection", "close")
 	}
 	text := fmt.Sprintf("%d %s\n\n%s\n", f.status, http.StatusText(f.status), f.text)

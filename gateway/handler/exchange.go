@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"gatecrew/gateway/accesslog"
+	"gatecrew/gateway/listen"
 	"gatecrew/protocol"
 )
 
@@ -25,6 +26,7 @@ type exchange struct {
 	entry       accesslog.Entry
 	diagnostics diagnostics
 	wroteHeader bool
+	hsts        string // the site's Strict-Transport-Security, "" is none
 }
 
 func newExchange(h *Handler, w http.ResponseWriter, r *http.Request) *exchange {
@@ -65,6 +67,11 @@ func (x *exchange) WriteHeader(status int) {
 	if !x.wroteHeader && status >= 200 {
 		x.wroteHeader = true
 		x.entry.Status = status
+		if x.hsts != "" {
+			if h := x.Header(); h["Strict-Transport-Security"] == nil {
+				h["Strict-Transport-Security"] = []string{x.hsts}
+			}
+		}
 	}
 	x.ResponseWriter.WriteHeader(status)
 }
@@ -117,7 +124,7 @@ func (x *exchange) fail(err error) {
 		panic(http.ErrAbortHandler)
 	}
 	x.logFailure(f, "request failed")
-	f.write(x, x.entry.RequestID)
+	f.write(x, x.request, x.entry.RequestID)
 }
 
 // breakOff ends a response that has begun so that its client sees that it is
@@ -128,14 +135,14 @@ func (x *exchange) fail(err error) {
 func (x *exchange) breakOff() {
 	if !x.request.ProtoAtLeast(1, 1) {
 		if conn, _, err := http.NewResponseController(x.ResponseWriter).Hijack(); err == nil {
-			if t, ok := conn.(*net.TCPConn); ok {
-				_ = t.SetLinger(0) // it may be dead already
-			}
-			conn.Close()
+			listen.Reset(conn)
 		}
 	}
 	panic(http.ErrAbortHandler)
 }
+
+// http2 reports whether a request is one of several on its connection.
+func http2(r *http.Request) bool { return r.ProtoMajor >= 2 }
 
 func (x *exchange) logFailure(f *failure, what string) {
 	level, log := zap.DebugLevel, x.handler.Log

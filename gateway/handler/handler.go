@@ -11,8 +11,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -92,7 +94,17 @@ func (h *Handler) serve(x *exchange, r *http.Request) error {
 	if fields(r.Header) > h.HeaderFields {
 		return errTooManyFields
 	}
-	here, serverName := h.table.Load().Site(r.Host)
+	table := h.table.Load()
+	here, serverName := table.Site(r.Host)
+	if r.TLS == nil && here.RedirectToHTTPS {
+		return redirectToHTTPS(x, r, serverName, here.HTTPSPort)
+	}
+	if r.TLS != nil {
+		if table.Misdirected(r.TLS.ServerName, r.Host) {
+			return errMisdirected
+		}
+		x.hsts = here.HSTS
+	}
 	for redirects := 0; ; redirects++ {
 		path, err := cgi.CleanPath(r.URL.EscapedPath())
 		if err != nil {
@@ -290,6 +302,26 @@ func redirectToSlash(w http.ResponseWriter, r *http.Request) error {
 	}
 	w.Header().Set("Location", to)
 	w.WriteHeader(http.StatusMovedPermanently)
+	return nil
+}
+
+// redirectToHTTPS sends the client to the same address with TLS. name is one that
+// the configuration has for the site, so that nobody is sent to where someone
+// else's Host field says.
+func redirectToHTTPS(w http.ResponseWriter, r *http.Request, name string, port int) error {
+	if name == "" { // a name of nobody's, at a site that has none but wildcards
+		return errMisdirected
+	}
+	if port != 443 {
+		name = net.JoinHostPort(name, strconv.Itoa(port))
+	}
+	w.Header().Set("Location", "https://"+name+r.URL.RequestURI())
+	w.Header().Set("Content-Length", "0")
+	status := http.StatusPermanentRedirect // which keeps method and body
+	if r.Method == http.MethodGet || r.Method == http.MethodHead {
+		status = http.StatusMovedPermanently
+	}
+	w.WriteHeader(status)
 	return nil
 }
 

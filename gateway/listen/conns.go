@@ -1,6 +1,7 @@
 package listen
 
 import (
+	"crypto/tls"
 	"net"
 	"net/http"
 	"sync"
@@ -75,7 +76,7 @@ func (c *Conns) State(conn net.Conn, state http.ConnState) {
 func (c *Conns) CloseQuiet(patience time.Duration) {
 	c.quiet.Range(func(conn, since any) bool {
 		if time.Since(since.(time.Time)) >= patience {
-			_ = conn.(net.Conn).Close() // net/http notices and calls State
+			_ = beneath(conn.(net.Conn)).Close() // net/http notices and calls State
 		}
 		return true
 	})
@@ -115,14 +116,28 @@ func (c *Conns) check(now time.Time) {
 		case !pending || taken != before.taken:
 			c.conns[conn] = progress{taken, now}
 		case now.Sub(before.since) >= c.patience:
-			if t, isTCP := conn.(*net.TCPConn); isTCP {
-				// A reset, not an orderly end: the client must not take what
-				// it has for the whole, and the kernel's buffers are freed.
-				_ = t.SetLinger(0)
-			}
-			_ = conn.Close() // net/http notices and calls State
+			Reset(conn) // net/http notices and calls State
 		}
 	}
+}
+
+// Reset ends a connection at once, by a reset where there is one: the client
+// must not take what it has for the whole, and the kernel's buffers are freed.
+// With TLS no alert is sent, which would say that all is well.
+func Reset(conn net.Conn) {
+	conn = beneath(conn)
+	if t, isTCP := conn.(*net.TCPConn); isTCP {
+		_ = t.SetLinger(0) // it may be dead already
+	}
+	_ = conn.Close()
+}
+
+// beneath is the connection that TLS runs on, or conn itself.
+func beneath(conn net.Conn) net.Conn {
+	if t, ok := conn.(*tls.Conn); ok {
+		return t.NetConn()
+	}
+	return conn
 }
 
 // taken asks the kernel for a number that changes when the client takes a
@@ -130,6 +145,7 @@ func (c *Conns) check(now time.Time) {
 func taken(conn net.Conn) (number uint64, pending, ok bool) {
 	var raw interface{ Control(func(uintptr)) error }
 	var err error
+	conn = beneath(conn)
 	switch s := conn.(type) {
 	case *net.TCPConn:
 		raw, err = s.SyscallConn()

@@ -6,6 +6,8 @@ import (
 	"net"
 	"slices"
 	"strings"
+
+	"gatecrew/gateway/certificate"
 )
 
 // Table holds all sites. It is built once and never changed; a reload builds
@@ -14,6 +16,7 @@ type Table struct {
 	exact    map[string]*Site
 	wildcard map[string]*Site // by what follows "*", with its dot
 	fallback *Site
+	secure   *Site // the TLS of sites that have none of their own
 	sites    []*Site
 }
 
@@ -24,6 +27,15 @@ type Site struct {
 	Hosts []string
 	// Routes in any order; NewTable sorts them.
 	Routes []*Route
+	// TLS are the site's certificates; nil when it has none of its own.
+	TLS *certificate.Set
+	// HSTS is the Strict-Transport-Security field of answers over TLS; "" is
+	// none.
+	HSTS string
+	// RedirectToHTTPS sends requests without TLS to HTTPSPort with it.
+	RedirectToHTTPS bool
+	// HTTPSPort is known when the listeners are; 443 is left out of URLs.
+	HTTPSPort int
 }
 
 // NewTable makes a table. Without a site that has no hosts the first one
@@ -47,8 +59,36 @@ func NewTable(sites []*Site) *Table {
 	if t.fallback == nil && len(sites) > 0 {
 		t.fallback = sites[0]
 	}
+	if t.secure = t.fallback; t.secure == nil || t.secure.TLS == nil {
+		if i := slices.IndexFunc(sites, func(s *Site) bool { return s.TLS != nil }); i >= 0 {
+			t.secure = sites[i]
+		}
+	}
 	return t
 }
+
+// Certificates finds the certificates for a name in a TLS handshake (RFC 6066,
+// section 3), nil when no site has any.
+func (t *Table) Certificates(name string) *certificate.Set {
+	if s, _ := t.Site(name); s.TLS != nil {
+		return s.TLS
+	}
+	return t.secure.TLS
+}
+
+// Misdirected reports whether a request for host must not be served on a
+// connection whose TLS handshake was for name: the two ask for different client
+// certificates (RFC 9110, section 7.4).
+func (t *Table) Misdirected(name, host string) bool {
+	if name == host {
+		return false
+	}
+	asked, due := t.Certificates(name), t.Certificates(host)
+	return asked != due && asked.Clients() != due.Clients()
+}
+
+// Sites are all sites, in the order of the configuration.
+func (t *Table) Sites() []*Site { return t.sites }
 
 // Site finds the site for the Host of a request, which may carry a port. The
 // second result is the name to use as SERVER_NAME: a name that the

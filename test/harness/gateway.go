@@ -74,7 +74,7 @@ func WriteFile(t testing.TB, name, text string) string {
 }
 
 // The ready line names the address: "gatecrew: ready on http://…".
-var readyLine = regexp.MustCompile(`\bhttp://(\S+?:\d+)`)
+var readyLine = regexp.MustCompile(`\bhttps?://(\S+?:\d+)`)
 
 // Start runs the gateway and returns when it is ready. The test stops it at
 // its end, see Stop.

@@ -1,0 +1,95 @@
+package gateway
+
+import (
+	"crypto/tls"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+
+	"gatecrew/gateway/certificate"
+	"gatecrew/gateway/config"
+	"gatecrew/gateway/listen"
+	"gatecrew/gateway/site"
+)
+
+// secure gives a site what its configuration says about TLS.
+func secure(made *site.Site, c *config.Site) error {
+	made.RedirectToHTTPS, made.HTTPSPort = c.RedirectToHTTPS, c.HTTPSPort
+	if c.HSTS != nil {
+		made.HSTS = "max-age=" + strconv.FormatInt(int64(c.HSTS.MaxAge/time.Second), 10)
+		if c.HSTS.IncludeSubdomains {
+			made.HSTS += "; includeSubDomains"
+		}
+		if c.HSTS.Preload {
+			made.HSTS += "; preload"
+		}
+	}
+	if c.TLS == nil {
+		return nil
+	}
+	o := certificate.Options{ClientCA: c.TLS.ClientCA, ClientOptional: c.TLS.ClientAuth == "optional",
+		MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}}
+	if c.TLS.MinVersion == "1.3" {
+		o.MinVersion = tls.VersionTLS13
+	}
+	for _, p := range append([]config.Certificate{c.TLS.Certificate}, c.TLS.More...) {
+		o.Pairs = append(o.Pairs, certificate.Pair{Certificate: p.Certificate, Key: p.Key})
+	}
+	var err error
+	made.TLS, err = certificate.Load(o)
+	return err
+}
+
+// newServer makes the HTTP server of all listeners.
+func (g *Gateway) newServer() *http.Server {
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(true)
+	protocols.SetUnencryptedHTTP2(g.cfg.H2C)
+	return &http.Server{
+		Handler:           g.handler,
+		ReadHeaderTimeout: g.cfg.Limits.HeaderTimeout, // of a TLS handshake, too
+		IdleTimeout:       g.cfg.Limits.IdleTimeout,
+		MaxHeaderBytes:    int(g.cfg.Limits.HeaderBytes),
+		ErrorLog:          newServerLog(g.log),
+		Protocols:         &protocols,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: g.cfg.HTTP2.MaxConcurrentStreams},
+		TLSConfig: &tls.Config{GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			return g.table.Certificates(hello.ServerName).Config(), nil
+		}},
+	}
+}
+
+// setHTTPSPort tells the sites which port to redirect to.
+func (g *Gateway) setHTTPSPort(listeners []*listener) {
+	var ports []int
+	for _, l := range listeners {
+		if a, ok := l.Addr().(*net.TCPAddr); ok && l.secure {
+			ports = append(ports, a.Port)
+		}
+	}
+	if len(ports) == 0 || slices.Contains(ports, 443) {
+		ports = []int{443} // a socket that has no port is behind one that has
+	}
+	for _, s := range g.table.Sites() {
+		if s.HTTPSPort == 0 {
+			s.HTTPSPort = ports[0]
+		}
+	}
+}
+
+// listener is a socket on which clients connect.
+type listener struct {
+	net.Listener
+	secure bool // they speak TLS
+}
+
+// serve hands the connections of l to the server until it is shut down.
+func (l *listener) serve(server *http.Server, conns *listen.Conns) error {
+	if l.secure {
+		return server.ServeTLS(conns.Listener(l.Listener), "", "")
+	}
+	return server.Serve(conns.Listener(l.Listener))
+}
