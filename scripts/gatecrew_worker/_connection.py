@@ -18,6 +18,9 @@ INPUT_WINDOW = 131072
 # it only keeps a broken peer from filling the memory.
 MAX_PARAMS = 16 << 20
 
+# A close, of 125 bytes at most and its header, may come beyond the window.
+_CLOSE = 130
+
 # Without negotiation there is no flow control: more than can ever be sent.
 _UNLIMITED = 1 << 62
 
@@ -43,6 +46,7 @@ class Request:
 
     __slots__ = (
         "id",
+        "role",
         "params",  # the whole FCGI_PARAMS stream, encoded
         "input",  # body chunks that nobody has read yet
         "input_ended",
@@ -58,8 +62,9 @@ class Request:
         "interruption",  # the attempt to end it
     )
 
-    def __init__(self, request_id, window):
+    def __init__(self, request_id, window, role=rec.RESPONDER):
         self.id = request_id
+        self.role = role
         self.params = None
         self.input = deque()
         self.input_ended = False
@@ -82,16 +87,22 @@ class Connection:
     many more may be open, waiting; further ones are
     refused as overloaded, which tells the gateway that no application has
     seen them. So are all that begin after `draining` was set.
+
+    asynchronous says that one event loop runs all requests; make_request is
+    what they are made with.
     """
 
-    def __init__(self, max_requests, ahead=0):
+    def __init__(self, max_requests, ahead=0, asynchronous=False, make_request=Request):
         self.max_requests = max_requests
         self.ahead = ahead
         self.requests = {}  # open ones by id
         self.begun = 0  # how many were ever accepted
+        self.seen = 0  # and how many BEGIN_REQUEST came
         self.draining = False
         self.flow = False  # the flow-control extension was negotiated
         self.reply = b""
+        self._asynchronous = asynchronous
+        self._make_request = make_request
         self._window = _UNLIMITED
         self._params = {}  # id -> bytearray, until that stream ends
         self._rest = b""
@@ -172,9 +183,10 @@ class Connection:
             begun.append(request)
         return stop + 16
 
-    def _open(self, request_id):
+    def _open(self, request_id, role=rec.RESPONDER):
         """Returns a new open request, or None after refusing it."""
         requests = self.requests
+        self.seen += 1
         if request_id in requests:
             raise ProtocolError("BEGIN_REQUEST for request %d, which is open" % request_id)
         if request_id == 0:
@@ -186,7 +198,7 @@ class Connection:
             self.begun -= 1
             self.reply += rec.end_request(request_id, 0, rec.OVERLOADED)
             return None
-        request = requests[request_id] = Request(request_id, self._window)
+        request = requests[request_id] = self._make_request(request_id, self._window, role)
         return request
 
     def give_back(self, request):
@@ -200,9 +212,10 @@ class Connection:
         if len(content) != 8:
             raise ProtocolError("BEGIN_REQUEST of %d bytes instead of 8" % len(content))
         role = content[0] << 8 | content[1]
-        if role != rec.RESPONDER:
+        if role != rec.RESPONDER and not (role == rec.WEBSOCKET and self._asynchronous):
+            self.seen += 1
             self.reply += rec.end_request(request_id, 0, rec.UNKNOWN_ROLE)
-        elif self._open(request_id) is not None:
+        elif self._open(request_id, role) is not None:
             self._params[request_id] = bytearray()
 
     def _receive_params(self, request_id, content, begun):
@@ -227,7 +240,8 @@ class Connection:
             raise ProtocolError("STDIN of request %d after its end" % request_id)
         if content:
             request.input_received += len(content)
-            if self.flow and request.input_received > request.input_granted:
+            beyond = request.input_received - request.input_granted
+            if self.flow and beyond > 0 and not (request.role == rec.WEBSOCKET and beyond <= _CLOSE):
                 raise ProtocolError("more STDIN than granted for request %d" % request_id)
             request.input.append(content)
         else:
@@ -270,6 +284,8 @@ class Connection:
             answer["GATECREW_WINDOW"] = b"%d" % INPUT_WINDOW
             if self.ahead:
                 answer["GATECREW_AHEAD"] = b"%d" % self.ahead
+            if self._asynchronous:
+                answer["GATECREW_ASYNC"] = b"1"
         self.reply += rec.record(
             rec.GET_VALUES_RESULT, 0,
             rec.encode_pairs((name.encode("latin-1"), answer[name]) for name in asked if name in answer),

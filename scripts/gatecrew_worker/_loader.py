@@ -1,4 +1,5 @@
-"""From the name of an application to the callable, or to an explanation.
+"""From the name of an application to the callable and its interface, or to an
+explanation.
 
     module:attr           an attribute, dotted if need be
     module:factory(...)   what a call returns; the arguments are literals
@@ -8,6 +9,7 @@
 
 import ast
 import difflib
+import functools
 import importlib
 import importlib.machinery
 import importlib.util
@@ -28,8 +30,15 @@ class LoadError(Exception):
     user: traceback if there is one, what was tried, the next step."""
 
 
-def load_wsgi(name):
-    """Returns the WSGI callable called name. Raises LoadError."""
+class StartupFailed(Exception):
+    """The application, which is loaded, can't start. The text is the whole
+    message for the user."""
+
+
+def load(name, interface="auto"):
+    """Returns the callable called name and its interface, "wsgi" or "asgi",
+    which is found by looking at it when interface is "auto". Raises LoadError.
+    """
     target, _, expression = name.partition(":")
     if not target:
         raise LoadError(_say(name, "there is no module before the colon", "write MODULE:NAME, for example wsgi:application"))
@@ -38,8 +47,15 @@ def load_wsgi(name):
         app, what = _evaluate(name, module, expression)
     else:
         app, what = _guess(name, module)
+    if not callable(app):
+        raise LoadError(_say(name, "%s is %s, which can't be called" % (what, _kind(app)),
+                             "name the WSGI or ASGI application, or return it from the factory"))
+    if interface == "auto":
+        interface = "asgi" if _looks_like_asgi(app) else "wsgi"
+    if interface == "asgi":
+        return _check_asgi(name, app, what), interface
     _check_wsgi(name, app, what)
-    return app
+    return app, interface
 
 
 # -- Modules ----------------------------------------------------------------
@@ -139,25 +155,87 @@ def _call(name, factory, what, args, kwargs):
         )) from exc
 
 
-def _check_wsgi(name, app, what):
-    """Finds, before the first request does, what can't be a WSGI application."""
-    if not callable(app):
-        raise LoadError(_say(name, "%s is %s, which can't be called" % (what, _kind(app)),
-                             "name the WSGI application, or return it from the factory"))
-    if inspect.iscoroutinefunction(app) or inspect.iscoroutinefunction(getattr(type(app), "__call__", None)):
-        raise LoadError(_say(name, "%s is asynchronous, an ASGI application it seems" % what,
-                             "this worker was started with --interface wsgi; name a WSGI application"))
+# -- Interfaces -------------------------------------------------------------
+
+
+def _looks_like_asgi(app):
+    """Whether a callable is an ASGI application rather than a WSGI one."""
+    while isinstance(app, functools.partial) and not _takes(app, 2):
+        app = app.func
+    if inspect.isclass(app):
+        return hasattr(app, "__await__") or _is_double(app)
+    if _is_asynchronous(app):
+        return True
+    # A callable that returns something to await, or that was compiled.
+    return _takes(app, 3) and not _takes(app, 2)
+
+
+def _is_asynchronous(app):
+    return any(
+        inspect.iscoroutinefunction(f) or hasattr(f, "_is_coroutine")  # marked by asyncio, or asgiref
+        for f in (app, getattr(app, "func", None), getattr(app, "__call__", None))
+    )
+
+
+def _is_double(app):
+    """Whether a class is an ASGI 2 application: made with the scope, and then
+    called with receive and send."""
+    return inspect.isclass(app) and inspect.iscoroutinefunction(getattr(app, "__call__", None)) and _takes(app, 1)
+
+
+def _takes(app, count):
+    """Whether app can be called with so many arguments. True when that is not
+    known, as for some callables written in C."""
     try:
-        signature = inspect.signature(app)
-    except (TypeError, ValueError):
-        return  # not known for every callable written in C
-    try:
-        signature.bind(None, None)
+        inspect.signature(app).bind(*[None] * count)
     except TypeError:
-        step = "name a callable that takes environ and start_response"
+        return False
+    except ValueError:
+        pass
+    return True
+
+
+def _check_asgi(name, app, what):
+    """Returns the ASGI 3 callable that app is or that it can be called as.
+    Finds, before the first request does, what can't be one."""
+    if not _takes(app, 3) and (_is_double(app) or (_takes(app, 1) and not _is_asynchronous(app))):
+        return _single(app)
+    if not _takes(app, 3):
+        signature = inspect.signature(app)
+        why = "%s%s can't be called with scope, receive and send" % (what, signature)
+        step = "name a callable that takes these"
         if not signature.parameters:
             step = "if it is a factory, write %s()" % what
-        raise LoadError(_say(name, "%s%s can't be called with environ and start_response" % (what, signature), step)) from None
+            if inspect.iscoroutinefunction(app):
+                step = "if it is a factory, make it a plain function, not a coroutine, and write %s()" % what
+        elif _takes(app, 2):
+            why = "%s%s takes two arguments, as a WSGI application does" % (what, signature)
+            step = "this worker was started with --interface asgi; use wsgi, or auto, or name an ASGI application"
+        raise LoadError(_say(name, why, step))
+    return app
+
+
+def _single(double):
+    """An ASGI 2 application as one of ASGI 3."""
+
+    async def app(scope, receive, send):
+        await double(scope)(receive, send)
+
+    return app
+
+
+def _check_wsgi(name, app, what):
+    """Finds, before the first request does, what can't be a WSGI application."""
+    if _is_asynchronous(app):
+        raise LoadError(_say(name, "%s is asynchronous, an ASGI application it seems" % what,
+                             "this worker was started with --interface wsgi; use asgi, or auto, or name a WSGI application"))
+    if _takes(app, 2):
+        return
+    signature = inspect.signature(app)
+    step = "name a callable that takes environ and start_response"
+    if not signature.parameters:
+        step = "if it is a factory, write %s()" % what
+    raise LoadError(_say(name, "%s%s can't be called with environ and start_response" % (what, signature), step))
 
 
 # -- Messages ---------------------------------------------------------------

@@ -21,9 +21,15 @@ DATA = 8
 GET_VALUES = 9
 GET_VALUES_RESULT = 10
 UNKNOWN_TYPE = 11
-CREDIT = 128  # negotiated peers only
+# Negotiated peers only.
+CREDIT = 128
+BEGUN = 129
+FILE = 130
+TRAILERS = 131
 
-RESPONDER = 1  # the only role gatecrew asks for
+# The roles that gatecrew asks for, the second one of event loops only.
+RESPONDER = 1
+WEBSOCKET = 128
 
 # protocolStatus of END_REQUEST
 REQUEST_COMPLETE = 0
@@ -56,6 +62,10 @@ def end_request(request_id, app_status=0, protocol_status=REQUEST_COMPLETE):
 
 def credit(request_id, increment):
     return _CREDIT.pack(VERSION, CREDIT, request_id, 4, 0, increment)
+
+
+def begun(count):
+    return _CREDIT.pack(VERSION, BEGUN, 0, 4, 0, count & 0xFFFFFFFF)
 
 
 def encode_pairs(pairs):

@@ -76,6 +76,18 @@ def params(request):
         return {}
 
 
+def failure(message, exc=None):
+    """The text that tells of a failure in the application, with its traceback
+    from where this package called it."""
+    text = "gatecrew: %s\n" % message
+    if exc is not None:
+        tb = exc.__traceback__
+        while tb is not None and tb.tb_frame.f_code.co_filename.startswith(_PACKAGE):
+            tb = tb.tb_next
+        text += "".join(traceback.format_exception(type(exc), exc, tb))
+    return text
+
+
 class _Text:
     """Pieces of text that together are not too long."""
 

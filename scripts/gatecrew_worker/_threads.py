@@ -1,4 +1,4 @@
-"""The only file with I/O: n threads that share one connection.
+"""The connection of a worker for WSGI: n threads that share it.
 
 Leader and followers, without a hand-over of requests: one thread at a time
 has the read role. It reads a large block, has all of it decoded, and as soon
@@ -15,7 +15,6 @@ The gateway takes everything that is sent within the windows, whatever else it
 does, so that sending may simply block.
 """
 
-import os
 import socket
 import sys
 import threading
@@ -53,7 +52,6 @@ class Loop:
         self._failure = None
         self._send_lock = allocate_lock()  # one send at a time
         self._ended = 0  # requests whose END_REQUEST is out
-        os.register_at_fork(after_in_child=sock.close)
 
     # -- The worker's side --------------------------------------------------
 

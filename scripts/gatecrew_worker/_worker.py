@@ -18,10 +18,8 @@ import threading
 import traceback
 
 from gatecrew_worker import _control, _modules
-from gatecrew_worker._loader import LoadError, load_wsgi
+from gatecrew_worker._loader import LoadError, StartupFailed, load
 from gatecrew_worker._records import ProtocolError
-from gatecrew_worker._threads import Loop
-from gatecrew_worker._wsgi import Handler
 from gatecrew_worker._zygote import Zygote
 
 EXIT_FAILED = 3
@@ -34,10 +32,6 @@ _SOCKET = 3
 _CONTROL = 4
 _DUMPS = 5
 _MOVED = 100
-
-# Requests that are taken beside those that can be started. The gateway sends
-# them only while this worker is quick, and they come with fewer wake-ups.
-_AHEAD = 31
 
 
 class _Parser(argparse.ArgumentParser):
@@ -90,7 +84,7 @@ def main(argv):
         if options.preload:
             zygote, control = Zygote(_take_socket(_SOCKET)), _take_control(_CONTROL)
         else:
-            loop, control = _connect(options, _SOCKET, _CONTROL, _DUMPS)
+            sock, control = _connect(_SOCKET, _CONTROL, _DUMPS)
     except OSError as exc:
         print("gatecrew: descriptor %d is not the gateway's socket (%s); workers are started by gatecrew" % (_SOCKET, exc),
               file=sys.stderr)
@@ -100,12 +94,18 @@ def main(argv):
     if report is not None:
         report.expect(options.app)
     try:
-        app = load_wsgi(options.app)
+        app, interface = load(options.app, options.interface)
     except LoadError as exc:
         print(exc, file=sys.stderr)
         if report is not None:
             report.tell(exc)
         return EXIT_NOT_LOADED
+    # Not before: an interface that is not used is not imported, and what is
+    # imported before a fork is shared.
+    if interface == "asgi":
+        from gatecrew_worker._asgi import serve
+    else:
+        from gatecrew_worker._wsgi import serve
     if options.preload:
         if report is not None:
             report.tell()
@@ -113,23 +113,18 @@ def main(argv):
         if descriptors is None:
             return 0
         # From here on this is a worker that was born with the application.
-        loop, control = _connect(options, *descriptors)
+        sock, control = _connect(*descriptors)
         if report is not None:
             report = _modules.Report(control)
     if report is not None:
         report.tell()
         report.follow()
-    return _serve(app, loop, control, options)
-
-
-def _serve(app, loop, control, options):
-    """Serves until the gateway, or SIGTERM, ends that; returns the exit status."""
-    _stop_on_term(loop)
-    if control is not None:
-        control.serve(loop)
     try:
         # The negotiation, answered in here, is the readiness.
-        loop.run(Handler(app, loop, options.root_path))
+        serve(app, sock, control, options, _started)
+    except StartupFailed as exc:
+        sys.stderr.write(str(exc))
+        return EXIT_NOT_LOADED
     except ProtocolError as exc:
         print("gatecrew: the gateway broke the protocol: %s" % exc, file=sys.stderr)
         return EXIT_FAILED
@@ -137,6 +132,13 @@ def _serve(app, loop, control, options):
         traceback.print_exc()
         return EXIT_FAILED
     return 0
+
+
+def _started(loop, control):
+    """Has a loop obey the gateway, and SIGTERM."""
+    _stop_on_term(loop)
+    if control is not None:
+        control.serve(loop)
 
 
 def _prepare_streams():
@@ -176,12 +178,12 @@ def _stop_on_term(loop):
     os.register_at_fork(after_in_child=leave)
 
 
-def _connect(options, sock_fd, control_fd, dumps_fd):
-    """Returns the Loop on the gateway's socket, and the control connection if
-    there is one."""
+def _connect(sock_fd, control_fd, dumps_fd):
+    """Returns the gateway's socket, and the control connection if there is
+    one."""
     sock = _take_socket(sock_fd)
-    control = _take_control(control_fd, dumps_fd)
-    return Loop(sock, options.threads, 0 if control is None else _AHEAD), control
+    os.register_at_fork(after_in_child=sock.close)
+    return sock, _take_control(control_fd, dumps_fd)
 
 
 def _take_socket(fd):

@@ -1,29 +1,29 @@
 """WSGI (PEP 3333): a request's parameters to environ, an application's answer
 to a CGI response."""
 
-import os
 import re
 import sys
-import traceback
 from wsgiref.util import is_hop_by_hop
 
-from gatecrew_worker import _connection
+from gatecrew_worker import _connection, _head, _stacks
 from gatecrew_worker._records import decode_pairs
-from gatecrew_worker._stacks import params
 from gatecrew_worker._streams import Errors, FileWrapper, Input
-
-_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+from gatecrew_worker._threads import Loop
 
 _STATUS = re.compile(r"[2-9][0-9][0-9] [\t\x20-\x7e\x80-\xff]*")
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # RFC 9110, section 5.5
 
-_INTERNAL_ERROR = (
-    b"Status: 500 Internal Server Error\r\n"
-    b"Content-Type: text/plain; charset=utf-8\r\n"
-    b"Content-Length: 22\r\n\r\n"
-)
-_INTERNAL_ERROR_BODY = b"Internal Server Error\n"
+
+# Requests that are taken beside those that can be started. The gateway sends
+# them only while this worker is quick, and they come with fewer wake-ups.
+_AHEAD = 31
+
+
+def serve(app, sock, control, options, started):
+    """Serves an application until the gateway, or SIGTERM, ends that. started
+    is called with the loop and control before the first request."""
+    loop = Loop(sock, options.threads, 0 if control is None else _AHEAD)
+    started(loop, control)
+    loop.run(Handler(app, loop, options.root_path))
 
 
 class Handler:
@@ -176,7 +176,7 @@ class Response:
         if self._request.interruption is not None:
             # Its client has its answer, and its errors go nowhere.
             sys.stderr.write("gatecrew: request %s was interrupted: %s\n" % (
-                params(self._request).get("UNIQUE_ID", ""), self._request.interruption.reason))
+                _stacks.params(self._request).get("UNIQUE_ID", ""), self._request.interruption.reason))
             gone = True
         elif not gone:
             self._log("the application failed", exc)
@@ -184,8 +184,7 @@ class Response:
         if gone or self._head_sent:
             self._loop.end(self._request, b"", 1)
         else:
-            body = b"" if self._is_head else _INTERNAL_ERROR_BODY
-            self._loop.end(self._request, _INTERNAL_ERROR + body)
+            self._loop.end(self._request, _head.internal_error(self._is_head))
 
     def _clip(self, data):
         """Counts data, and returns what of it may be sent."""
@@ -216,13 +215,7 @@ def _close(result, errors):
 
 
 def _log(errors, message, exc=None):
-    text = "gatecrew: %s\n" % message
-    if exc is not None:
-        tb = exc.__traceback__
-        while tb is not None and tb.tb_frame.f_code.co_filename.startswith(_PACKAGE):
-            tb = tb.tb_next
-        text += "".join(traceback.format_exception(type(exc), exc, tb))
-    errors.write(text)
+    errors.write(_stacks.failure(message, exc))
 
 
 # -- The head ---------------------------------------------------------------
@@ -245,9 +238,9 @@ def _encode_head(status, headers):
             name, value = item
             lower = _NAMES.get(name) or _check_name(name)
             if not value.isprintable():
-                _check_value(name, value)
+                _head.check_value(name, value)
             if lower == "content-length":
-                length = _check_length(value, length)
+                length = _head.content_length(value, length)
             lines.append("%s: %s\r\n" % item)
         return "".join(lines).encode("latin-1"), length
     except (TypeError, AttributeError, ValueError) as exc:
@@ -266,9 +259,7 @@ def _check_status(status):
 
 
 def _check_name(name):
-    if not _TOKEN.fullmatch(name):
-        raise ValueError("%r is not a header name" % name)
-    lower = name.lower()
+    lower = _head.check_name(name)
     if is_hop_by_hop(lower):
         raise ValueError("the header %r belongs to the connection, which is the gateway's" % name)
     if lower == "status":
@@ -276,22 +267,6 @@ def _check_name(name):
     if len(_NAMES) < _CACHED:
         _NAMES[name] = lower
     return lower
-
-
-def _check_value(name, value):
-    # Not printable in Python's sense: control characters, but also a tab, or
-    # a soft hyphen in latin-1.
-    if _CONTROL.search(value):
-        raise ValueError("the value of the header %s has a control character: %r" % (name, value))
-
-
-def _check_length(value, before):
-    if not (value.isdigit() and value.isascii()):
-        raise ValueError("Content-Length is %r, not a number" % value)
-    length = int(value)
-    if before is not None and before != length:
-        raise ValueError("Content-Length is both %d and %d" % (before, length))
-    return length
 
 
 def _explain(status, headers, exc):

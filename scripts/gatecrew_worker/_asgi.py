@@ -1,0 +1,125 @@
+"""ASGI 3: one application, and the exchanges that are its tasks."""
+
+import asyncio
+import sys
+
+from gatecrew_worker import _records as rec
+from gatecrew_worker._async import Loop
+from gatecrew_worker._lifespan import Lifespan
+from gatecrew_worker._loader import StartupFailed
+from gatecrew_worker._response import Response
+from gatecrew_worker._scope import Scopes
+from gatecrew_worker._websocket import WebSocket
+
+
+def serve(app, sock, control, options, started):
+    """Serves an application until the gateway, or SIGTERM, ends that. started
+    is called with the loop and control before the first request."""
+    loop = Loop(sock, options.concurrency, _event_loop(options.loop))
+    lifespan = Lifespan(app, options.lifespan)
+    started(loop, control)
+    loop.run(Handler(app, loop, options.root_path, lifespan.state), lifespan)
+
+
+def _event_loop(kind):
+    """Returns what makes the event loop that is asked for."""
+    if kind != "asyncio":
+        try:
+            import uvloop
+        except ImportError as exc:
+            if kind == "uvloop":
+                raise StartupFailed("gatecrew: --loop uvloop: %s\n  next step: install uvloop for %s, or leave the choice to auto\n" % (
+                    exc, sys.executable)) from None
+        else:
+            return uvloop.new_event_loop
+    return asyncio.new_event_loop
+
+
+class Handler:
+    """Runs one application for the requests of a loop."""
+
+    def __init__(self, app, loop, root_path="", state=None):
+        self._app = app
+        self._loop = loop
+        self._scopes = Scopes(root_path, state)
+
+    async def __call__(self, request):
+        """Answers one request, whatever the application does."""
+        loop = self._loop
+        if not loop.take(request):
+            loop.done(request)
+            return
+        scope = self._scopes.make(request)
+        kind = WebSocket if request.role == rec.WEBSOCKET else Exchange
+        exchange = kind(loop, request, scope)
+        try:
+            await self._app(scope, exchange.receive, exchange.send)
+            exchange.finish()
+        except BaseException as exc:
+            # SystemExit and KeyboardInterrupt as well: they end the request of
+            # whoever raised them, not the ones of its neighbours.
+            exchange.fail(exc)
+        finally:
+            loop.done(request)
+
+
+class Exchange:
+    """An http scope: the two callables of the application."""
+
+    __slots__ = ("_loop", "_request", "_response", "_whole", "_asked", "_expects")
+
+    def __init__(self, loop, request, scope):
+        self._loop = loop
+        self._request = request
+        self._response = Response(loop, request, scope["method"] == "HEAD")
+        self._whole = False  # the application has all of the body
+
+    async def receive(self):
+        request = self._request
+        loop = self._loop
+        chunks = request.input
+        while not self._whole and not self._response.complete:
+            ended = request.input_ended  # before the chunks are looked at: none comes after it
+            if chunks or ended:
+                body = chunks.popleft() if chunks else b""
+                while chunks:
+                    body += chunks.popleft()
+                request.input_read += len(body)
+                self._whole = ended
+                loop.grant(request, request.input_read)
+                return {"type": "http.request", "body": body, "more_body": not ended}
+            if loop.gone(request):
+                break
+            await loop.wait(request)
+        while not (request.ended or loop.gone(request)):
+            await loop.wait(request)
+        return {"type": "http.disconnect"}
+
+    async def send(self, message):
+        kind = message["type"]
+        response = self._response
+        if kind == "http.response.body":
+            if not response.started or response.complete:
+                raise self._unexpected(kind)
+            await response.body(message)
+        elif kind == "http.response.start":
+            if response.started:
+                raise self._unexpected(kind)
+            response.start(message)
+        elif kind == "http.response.early_hint":
+            await response.early_hint(message)
+        else:
+            raise self._unexpected(kind)
+
+    def _unexpected(self, kind):
+        response = self._response
+        if response.complete:
+            return RuntimeError("unexpected message %r: the answer is complete" % kind)
+        expected = "http.response.body" if response.started else "http.response.start"
+        return RuntimeError("unexpected message %r: expected is %r" % (kind, expected))
+
+    def finish(self):
+        self._response.finish()
+
+    def fail(self, exc):
+        self._response.fail(exc)

@@ -1,0 +1,451 @@
+"""The counterpart of _threads.py: an event loop that has one connection.
+
+The loop reads a block when the socket has something, has it decoded, starts a
+task for each request that begins, and wakes what waits for input or credit.
+What the tasks send is collected and goes out in one send at the end of the
+turn, together with GATECREW_BEGUN, which tells the gateway that the loop turns.
+
+While code of the application holds the loop up, another thread obeys the
+gateway's `recall`: it reads what is in the socket in the loop's place, gives
+back the requests that the loop has not begun, and leaves everything else to it.
+
+The gateway takes everything that is sent within the windows, whatever else it
+does, so that sending may simply block.
+"""
+
+import asyncio
+import socket
+import sys
+from _thread import allocate_lock, get_ident
+from time import perf_counter
+
+from gatecrew_worker import _records as rec
+from gatecrew_worker._connection import INPUT_WINDOW, ClientDisconnected, Connection, Request
+
+_BLOCK = 65536  # bytes read at once
+
+# STDOUT content of one record, and of one send, as in _threads.py.
+_RECORD = 32768
+_SEND = 131072
+
+# Seconds that an answer is held back for those of requests that were read
+# together with it.
+_HELD = 0.001
+
+# A task that starts at once saves a turn of the loop, and nearly all of a
+# request that waits for nothing.
+_EAGER = sys.version_info >= (3, 12)
+
+_pack_header = rec.HEADER.pack
+
+
+class AsyncRequest(Request):
+    """A request that is a task of the event loop."""
+
+    __slots__ = (
+        "task",
+        "waiters",  # futures of the ones that wait for input, credit or the abort
+        "feed",  # called when any of these came, before the waiters are woken
+    )
+
+    def __init__(self, request_id, window, role=rec.RESPONDER):
+        super().__init__(request_id, window, role)
+        self.task = None
+        self.waiters = ()
+        self.feed = None
+
+    def wake(self):
+        """Has all that wait look again."""
+        waiters, self.waiters = self.waiters, ()
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+class Loop:
+    """Serves the requests of one connected socket in an event loop.
+
+    concurrency is how many it has at once. new_event_loop makes the event
+    loop, when run is called.
+    """
+
+    def __init__(self, sock, concurrency, new_event_loop=asyncio.new_event_loop):
+        self.event_loop = None
+        self.end_of_input = False  # nothing more will arrive
+        self._new_event_loop = new_event_loop
+        self._sock = sock
+        self._connection = Connection(concurrency, asynchronous=True, make_request=AsyncRequest)
+        self._lock = allocate_lock()  # guards reading and decoding
+        self._ready = {}  # requests that no application code has seen; whoever removes one has it
+        self._running = set()  # tasks
+        self._handle = None
+        self._stopping = False
+        self._finished = None  # a future: the end of the input, and of all tasks
+        self._failure = None
+        self._thread = 0
+        # What is to be sent. The event loop appends, whoever has the send lock
+        # takes away.
+        self._out = []
+        self._holding = False  # whoever set it flushes, or has the event loop do it
+        self._broken = False  # nothing more can be sent
+        self._send_lock = allocate_lock()
+        self._told = 0  # the last GATECREW_BEGUN
+
+    # -- The worker's side --------------------------------------------------
+
+    def run(self, handle, lifespan):
+        """Has a task await handle(request) for every request, between the
+        lifespan's startup and its shutdown, until the gateway, or stop(), ends
+        that. Raises the failure that ended it, if any."""
+        self._handle = handle
+        self._thread = get_ident()
+        self.event_loop = event_loop = self._new_event_loop()
+        asyncio.set_event_loop(event_loop)
+        try:
+            event_loop.run_until_complete(self._serve(lifespan))
+        finally:
+            try:
+                _wind_up(event_loop)
+            finally:
+                asyncio.set_event_loop(None)
+                event_loop.close()
+        if self._failure is not None:
+            raise self._failure
+
+    async def _serve(self, lifespan):
+        await lifespan.startup()
+        self._finished = self.event_loop.create_future()
+        self.event_loop.add_reader(self._sock.fileno(), self._readable)
+        if self._stopping:
+            self._drain()
+        await self._finished
+        self.event_loop.remove_reader(self._sock.fileno())
+        self._flush()
+        await lifespan.shutdown()
+
+    def stop(self):
+        """Makes run return once the requests that have begun are answered and
+        their tasks have ended.
+
+        Requests that begin later are refused, so that the gateway gives them
+        to another worker. May be called from a signal handler, more than once
+        and by any thread: takes no lock.
+        """
+        self._stopping = True
+        self._call(self._drain)
+
+    def _call(self, function, *args):
+        """Has the event loop call function. For other threads."""
+        try:
+            if self._finished is not None:
+                self.event_loop.call_soon_threadsafe(function, *args)
+        except RuntimeError:
+            pass  # closed: it is all over
+
+    def _drain(self):
+        self._connection.draining = True
+        self._stop_if_done()
+
+    def _stop_if_done(self):
+        if self._connection.draining and not self._connection.requests:
+            # What the gateway has sent by now can still be read, and is
+            # refused; then the reader sees the end of the stream.
+            self._shutdown(socket.SHUT_RD)
+
+    def _shutdown(self, how):
+        try:
+            self._sock.shutdown(how)
+        except OSError:
+            pass  # the gateway has gone: the reader sees that by itself
+
+    def requests(self):
+        """The requests in progress, those included that have not begun."""
+        return self._connection.requests.copy().values()
+
+    def give_back(self):
+        """Returns the requests that have not begun to the gateway, which gives
+        them to other workers. Called from a thread of its own while the event
+        loop is held up, or seems to be."""
+        connection = self._connection
+        begun, touched = [], []
+        ended = failure = None
+        with self._lock:
+            # Also those that the gateway sent before it asked.
+            while not (self.end_of_input or ended or failure):
+                try:
+                    ended = not self._read(begun, touched, socket.MSG_DONTWAIT)
+                except BlockingIOError:
+                    break
+                except rec.ProtocolError as exc:
+                    failure = exc
+            for request in begun + list(self._ready):
+                if self._ready.pop(request, None):
+                    connection.give_back(request)
+            reply, connection.reply = connection.reply, b""
+        # With what the event loop had no turn to send.
+        self._flush(reply)
+        self._call(self._recalled, touched, ended, failure)
+
+    def _recalled(self, touched, ended, failure):
+        for request in touched:
+            self._touch(request)
+        if failure is not None:
+            self._fail(failure)
+        elif ended:
+            self._set_end_of_input()
+        self._tell_begun()
+        self._stop_if_done()
+
+    # -- Reading ------------------------------------------------------------
+
+    def _read(self, begun, touched, flags=0):
+        """Takes in a block; False at the end of the stream. The lock is held
+        by the caller. Raises BlockingIOError and ProtocolError."""
+        try:
+            data = self._sock.recv(_BLOCK, flags)
+        except BlockingIOError:
+            raise
+        except OSError:
+            return False  # a reset: the gateway has gone
+        if not data:
+            return False
+        new, given = self._connection.receive(data)
+        for request in new:
+            self._ready[request] = request
+        begun += new
+        touched += given
+        return True
+
+    def _readable(self):
+        connection = self._connection
+        begun, touched = [], []
+        with self._lock:
+            try:
+                more = self._read(begun, touched, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return  # the other thread was quicker
+            except rec.ProtocolError as exc:
+                self._fail(exc)
+                return
+            reply, connection.reply = connection.reply, b""
+        if reply:
+            self._send(reply)
+        for request in touched:
+            self._touch(request)
+        if begun:
+            if _EAGER:
+                self._start(begun)
+            else:
+                for request in begun:
+                    request.task = task = self.event_loop.create_task(self._handle(request))
+                    self._running.add(task)
+        if connection.seen != self._told:
+            self._tell_begun()
+        if not more:
+            self._set_end_of_input()
+        if reply:
+            self._stop_if_done()  # a refusal may have been all that was left
+
+    def _start(self, begun):
+        """Runs the requests to where they wait, or end."""
+        event_loop, handle = self.event_loop, self._handle
+        holding, self._holding = self._holding, True
+        since = perf_counter()
+        for request in begun:
+            request.task = task = asyncio.Task(handle(request), loop=event_loop, eager_start=True)
+            if not task.done():
+                self._running.add(task)
+            now = perf_counter()
+            if now - since > _HELD:
+                since = now
+                self._flush()
+        self._holding = holding
+        if not holding:
+            count = self._connection.seen
+            if self._connection.flow and count != self._told:
+                self._told = count
+                self._out.append(rec.begun(count))
+            self._flush()
+
+    def _tell_begun(self):
+        if self._connection.flow:
+            self._told = self._connection.seen
+            self._send(rec.begun(self._told))
+
+    def _touch(self, request):
+        if request.feed is not None:
+            request.feed()
+        if request.waiters:
+            request.wake()
+
+    def _fail(self, exc):
+        """Ends the worker because of exc."""
+        if self._failure is None:
+            self._failure = exc
+        self._broken = True
+        self._shutdown(socket.SHUT_RDWR)
+        self._ready.clear()
+        for task in self._running:
+            task.cancel()
+        self._set_end_of_input()
+
+    def _set_end_of_input(self):
+        """Nothing more will arrive: everybody who waits is told."""
+        if self.end_of_input:
+            return
+        self.end_of_input = True
+        self.event_loop.remove_reader(self._sock.fileno())
+        for request in self.requests():
+            self._touch(request)
+        self._finish_if_done()
+
+    def _finish_if_done(self):
+        if self.end_of_input and not self._running and not self._finished.done():
+            self._finished.set_result(None)
+
+    # -- What a request does ------------------------------------------------
+
+    def take(self, request):
+        """Whether the request is to be handled: not, when it was given back or
+        has been aborted."""
+        if self._ready.pop(request, None) is None:
+            return False
+        if request.aborted:
+            self.end(request, 1)
+            return False
+        request.thread = self._thread
+        return True
+
+    def done(self, request):
+        """To be called when the task of a request is about to end."""
+        self._running.discard(request.task)
+        if self.end_of_input:
+            self._finish_if_done()
+
+    def gone(self, request):
+        """Whether nobody wants the request's answer, and no input will come."""
+        return request.aborted or self.end_of_input or self._broken
+
+    def wait(self, request):
+        """Returns a future that is done when something has come for the
+        request, or its end has."""
+        waiter = self.event_loop.create_future()
+        request.waiters = [w for w in request.waiters if not w.done()] + [waiter]
+        return waiter
+
+    def grant(self, request, read):
+        """Grants input, when so many bytes of it have been consumed."""
+        if self._connection.flow and not request.input_ended and not request.ended:
+            # Granted together once half of the window has been consumed.
+            increment = read + INPUT_WINDOW - request.input_granted
+            if increment >= INPUT_WINDOW // 2:
+                request.input_granted += increment
+                self._send(rec.credit(request.id, increment))
+
+    def write_soon(self, request, data):
+        """Sends a part of the answer that others follow, if there is leave for
+        all of it; otherwise does nothing and returns False."""
+        size = len(data)
+        if size > _RECORD or size > request.granted - request.sent or request.aborted or request.ended or self._broken:
+            return False
+        request.sent += size
+        self._send(_pack_header(1, 6, request.id, size, 0) + data)
+        return True
+
+    def end_soon(self, request, data):
+        """The same for the last part of an answer that is complete."""
+        size = len(data)
+        if size > _RECORD or size > request.granted - request.sent or request.aborted or request.ended or self._broken:
+            return False
+        request.sent += size
+        self._close(request, _pack_header(1, 6, request.id, size, 0) + data + rec.end_request(request.id, 0))
+        return True
+
+    async def write(self, request, data):
+        """Sends a part of the answer, when there is leave. Raises
+        ClientDisconnected when nobody wants it."""
+        view = memoryview(data)
+        pos = 0
+        size = len(data)
+        while True:
+            if request.aborted or request.ended or self._broken:
+                raise ClientDisconnected("the client went away")
+            if pos == size:
+                return
+            room = min(request.granted - request.sent, _SEND)
+            if room <= 0:
+                if self.end_of_input:
+                    raise ClientDisconnected("the client went away")
+                await self.wait(request)
+                continue
+            stop = min(size, pos + room)
+            request.sent += stop - pos
+            parts = []
+            while pos < stop:
+                n = min(stop - pos, _RECORD)
+                parts += (_pack_header(1, 6, request.id, n, 0), view[pos:pos + n])
+                pos += n
+            self._send(b"".join(parts))
+
+    def end(self, request, app_status=0):
+        """Ends the answer."""
+        if not request.ended:
+            self._close(request, rec.end_request(request.id, app_status))
+
+    def write_errors(self, request, text):
+        """Sends diagnostics of a request, to the log of this process when the
+        request has ended."""
+        if request.ended:
+            sys.stderr.write(text)
+            return
+        data = text.encode("utf-8", "backslashreplace")
+        for start in range(0, len(data), _RECORD):
+            self._send(rec.record(rec.STDERR, request.id, data[start:start + _RECORD]))
+
+    # -- Sending ------------------------------------------------------------
+
+    def _close(self, request, payload):
+        """Sends the payload that ends a request. The id is given back first:
+        the gateway may use it again as soon as it has the payload."""
+        request.ended = True
+        self._connection.requests.pop(request.id, None)
+        self._send(payload)
+        if request.waiters:
+            request.wake()
+        if self._connection.draining:
+            self._stop_if_done()
+
+    def _send(self, payload):
+        self._out.append(payload)
+        if not self._holding:
+            self._holding = True
+            self.event_loop.call_soon(self._release)
+
+    def _release(self):
+        self._holding = False
+        self._flush()
+
+    def _flush(self, more=b""):
+        out = self._out
+        with self._send_lock:
+            count = len(out)  # more may be appended at any time, behind these
+            if not count and not more:
+                return
+            payload = out[0] + more if count == 1 else b"".join(out[:count]) + more
+            del out[:count]
+            try:
+                self._sock.sendall(payload)
+            except OSError:
+                self._broken = True  # the gateway has gone: the reader sees it too
+
+
+def _wind_up(event_loop):
+    """What asyncio.run does before it closes its loop."""
+    tasks = asyncio.all_tasks(event_loop)
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        event_loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+    event_loop.run_until_complete(event_loop.shutdown_asyncgens())
+    if hasattr(event_loop, "shutdown_default_executor"):  # since Python 3.9
+        event_loop.run_until_complete(event_loop.shutdown_default_executor())

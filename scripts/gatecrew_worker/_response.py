@@ -1,0 +1,192 @@
+"""The answer of an ASGI application: its messages to a CGI response."""
+
+import sys
+from http import HTTPStatus
+
+from wsgiref.util import is_hop_by_hop
+
+from gatecrew_worker import _head, _stacks
+from gatecrew_worker._connection import ClientDisconnected
+
+
+class Response:
+    """The answer to one request: its head, its body, its end."""
+
+    __slots__ = ("complete", "started", "_loop", "_request", "_is_head", "_head", "_head_sent", "_body_allowed", "_length", "_written")
+
+    def __init__(self, loop, request, is_head=False):
+        self.complete = False
+        self.started = False
+        self._loop = loop
+        self._request = request
+        self._is_head = is_head
+        self._head = b""  # encoded, without the empty line that ends it
+        self._head_sent = False
+        self._body_allowed = True  # by the status
+        self._length = None  # the application's Content-Length
+        self._written = 0  # bytes of body the application has given
+
+    def start(self, message):
+        """http.response.start. Nothing is sent before the body begins."""
+        if self._loop.gone(self._request):
+            raise ClientDisconnected("the client went away")
+        status = message["status"]
+        self._head, self._length = encode_head(status, message.get("headers", ()))
+        self._body_allowed = status != 204 and status != 304
+        self.started = True
+
+    async def body(self, message):
+        """http.response.body. Returns when there is leave to send all of it."""
+        data = message.get("body", b"")
+        if type(data) is not bytes:
+            data = _as_bytes(data)
+        more = message.get("more_body", False)
+        size = len(data)
+        if self._is_head or not self._body_allowed or self._length is not None:
+            data = self._clip(data)
+        else:
+            self._written += size
+        if not self._head_sent:
+            self._head_sent = True
+            # The body of a HEAD is often left out; then its length is unknown.
+            if not more and self._length is None and self._body_allowed and (size or not self._is_head):
+                data = b"%bContent-Length: %d\r\n\r\n%b" % (self._head, size, data)
+            else:
+                data = b"%b\r\n%b" % (self._head, data)
+        loop, request = self._loop, self._request
+        if more:
+            if data and not loop.write_soon(request, data):
+                await loop.write(request, data)
+            return
+        self.complete = True
+        if self._length is not None and self._written < self._length and self._body_allowed and not self._is_head:
+            self._log("the answer is incomplete: %d bytes of a Content-Length of %d" % (self._written, self._length))
+            await loop.write(request, data)
+            loop.end(request, 1)
+        elif not loop.end_soon(request, data):
+            await loop.write(request, data)
+            loop.end(request)
+
+    async def early_hint(self, message):
+        """http.response.early_hint: a head of its own, before the answer's."""
+        if self._head_sent:
+            return
+        lines = [b"Status: 103 Early Hints\r\n"]
+        for link in message.get("links", ()):
+            link = bytes(link)
+            _head.check_value("link", link.decode("latin-1"))
+            lines.append(b"Link: %b\r\n" % link)
+        if len(lines) > 1:
+            await self._loop.write(self._request, b"".join(lines) + b"\r\n")
+
+    def finish(self):
+        """Called when the application has returned."""
+        if self.complete or self._loop.gone(self._request):
+            self._loop.end(self._request, 0 if self.complete else 1)
+        elif not self.started:
+            self.fail(None, "the application returned without having answered")
+        else:
+            self.fail(None, "the application returned before its answer was complete")
+
+    def fail(self, exc, message="the application failed"):
+        """Ends the answer after an exception: with a 500 as long as nothing
+        was sent, as an incomplete one otherwise."""
+        request, loop = self._request, self._loop
+        gone = isinstance(exc, ClientDisconnected)
+        if request.interruption is not None and not request.ended:
+            # Its client has its answer, and its errors go nowhere.
+            sys.stderr.write("gatecrew: request %s was interrupted: %s\n" % (
+                _stacks.params(request).get("UNIQUE_ID", ""), request.interruption.reason))
+            gone = True
+        elif not gone:
+            self._log(message, exc)
+        if request.ended:
+            return
+        if not gone and not self._head_sent and loop.end_soon(request, _head.internal_error(self._is_head)):
+            self.complete = True
+        else:
+            loop.end(request, 1)
+
+    def _clip(self, data):
+        """Counts data, and returns what of it may be sent."""
+        before = self._written
+        self._written = before + len(data)
+        if self._is_head or not self._body_allowed:
+            return b""
+        length = self._length
+        if self._written <= length:
+            return data
+        if before <= length:  # said once
+            self._log("the body is longer than its Content-Length of %d; the rest is dropped" % length)
+        return data[:max(0, length - before)]
+
+    def _log(self, message, exc=None):
+        self._loop.write_errors(self._request, _stacks.failure(message, exc))
+
+
+def _as_bytes(data):
+    if isinstance(data, (bytearray, memoryview, bytes)):
+        return bytes(data)
+    raise TypeError("the body must be bytes, not %s" % type(data).__name__)
+
+
+# -- The head ---------------------------------------------------------------
+
+_STATUS_LINES = {s.value: b"Status: %d %b\r\n" % (s.value, s.phrase.encode("ascii")) for s in HTTPStatus if s >= 200}
+_LINES = {}  # header -> its line; many are the same in all answers
+_CACHED = 1000
+_LONGEST = 100  # bytes of value that are worth it
+
+
+def encode_head(status, headers):
+    """Returns the head, without the empty line that ends it, and the value of
+    Content-Length or None. Raises TypeError and ValueError."""
+    return encode_fields(_STATUS_LINES.get(status) or _status_line(status), headers)
+
+
+def encode_fields(first, headers):
+    """The same behind a first line."""
+    lines = [first]
+    length = None
+    known = _LINES.get
+    for item in headers:
+        if type(item) is not tuple:
+            item = tuple(item)
+        line = known(item)
+        if line is None:
+            line, length = _encode(item, length)
+        lines.append(line)
+    return b"".join(lines), length
+
+
+def _status_line(status):
+    if not isinstance(status, int):
+        raise TypeError("the status must be an int, not %s" % type(status).__name__)
+    if not 200 <= status <= 999:
+        raise ValueError("the status %d is not between 200 and 999" % status)
+    return _STATUS_LINES.get(int(status)) or b"Status: %d\r\n" % status
+
+
+def _encode(item, length):
+    """Returns the line of a header, and the Content-Length that holds."""
+    try:
+        name, value = item
+    except ValueError:
+        raise TypeError("a header must be a name and a value, not %r" % (item,)) from None
+    if not isinstance(name, bytes) or not isinstance(value, bytes):
+        raise TypeError("names and values of headers must be bytes: %r" % (item,))
+    text = value.decode("latin-1")
+    lower = _head.check_name(name.decode("latin-1"))
+    _head.check_value(lower, text)
+    if lower == "content-length":
+        return b"Content-Length: %b\r\n" % value, _head.content_length(text, length)
+    if lower == "status":
+        raise ValueError("the header 'status' is the gateway's; the status goes into http.response.start itself")
+    # What belongs to the connection is the gateway's; frameworks set it, for
+    # the servers that would use it.
+    line = b"" if is_hop_by_hop(lower) else b"%b: %b\r\n" % item
+    if len(value) <= _LONGEST and lower != "set-cookie":
+        if len(_LINES) >= _CACHED:
+            _LINES.clear()
+        _LINES[item] = line
+    return line, length
