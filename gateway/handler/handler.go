@@ -186,11 +186,27 @@ type answer struct {
 	head  *cgi.Head
 	begun *piece // what came after the head in the same Read
 	err   error  // what that Read ended with, nil when more may come
+
+	// With io.EOF it is known what else there is.
+	file     *protocol.File
+	trailers []protocol.Param
+}
+
+// read reads once more, with fill or refill.
+func (a *answer) read(into func(io.Reader) error) error {
+	a.err = into(a.Exchange)
+	if x, ok := a.Exchange.(protocol.Extended); ok && a.err == io.EOF {
+		a.file, a.trailers = x.File(), x.Trailers()
+	}
+	return a.err
 }
 
 // Close ends the exchange.
 func (a *answer) Close() {
 	a.Exchange.Close()
+	if a.file != nil {
+		_ = a.file.Close()
+	}
 	a.begun.free()
 }
 
@@ -215,8 +231,8 @@ func (h *Handler) open(ctx context.Context, x *exchange, route *site.Route, req 
 		switch {
 		case err != nil:
 		case head == nil:
-			if a.err = a.begun.fill(ex); a.err != io.EOF {
-				err = a.err
+			if err = a.read(a.begun.fill); err == io.EOF {
+				err = nil
 			}
 		case head.Status == http.StatusSwitchingProtocols && req.Role != protocol.WebSocket:
 			err = &protocol.Error{Kind: protocol.Malformed, Err: errors.New("status 101 in the answer to a request that is no WebSocket handshake")}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"strconv"
 	"strings"
@@ -32,18 +33,30 @@ func (h *Handler) respond(x *exchange, r *http.Request, a *answer) (local string
 		return "", h.respondEmpty(x, status, a)
 	}
 	length := int64(-1)
-	if v := header.Get("Content-Length"); v != "" {
+	switch v := header.Get("Content-Length"); {
+	case len(a.trailers) > 0 && x.request.ProtoAtLeast(1, 1):
+		delete(header, "Content-Length") // HTTP/1 has trailers for chunks alone
+	case v != "":
 		length, _ = strconv.ParseInt(v, 10, 64) // ParseHead has checked it
-	} else if a.err == io.EOF {
+	case a.err == io.EOF:
 		// The whole answer came at once: its length is known after all.
 		length = int64(len(a.begun.bytes()))
+		if a.file != nil {
+			length += a.file.Length
+		}
 		header["Content-Length"] = []string{strconv.FormatInt(length, 10)}
 	}
 	if _, typed := header["Content-Type"]; !typed {
 		header["Content-Type"] = nil // what the application didn't say the gateway doesn't guess
 	}
 	x.WriteHeader(status)
-	return "", h.copyBody(x, a, length, length < 0 || eventStream(header))
+	if err := h.copyBody(x, a, length, length < 0 || eventStream(header)); err != nil {
+		return "", err
+	}
+	for _, t := range a.trailers {
+		header[http.TrailerPrefix+t.Name] = append(header[http.TrailerPrefix+t.Name], t.Value)
+	}
+	return "", nil
 }
 
 // copyBody copies the rest of the answer, which has length bytes or, with -1,
@@ -51,11 +64,10 @@ func (h *Handler) respond(x *exchange, r *http.Request, a *answer) (local string
 func (h *Handler) copyBody(x *exchange, a *answer, length int64, flush bool) error {
 	var sent int64
 	rc := http.NewResponseController(x.ResponseWriter)
-	for err := a.err; ; err = a.begun.refill(a.Exchange) {
+	for err := a.err; ; err = a.read(a.begun.refill) {
 		piece := a.begun.bytes()
 		if length >= 0 && int64(len(piece)) > length-sent {
-			h.Log.Warn("the answer is longer than its Content-Length, the rest is cut off", zap.String("request", x.entry.RequestID),
-				zap.String("route", x.entry.Route), zap.Int64("content_length", length))
+			h.tooLong(x, length)
 			piece, err = piece[:length-sent], io.EOF
 		}
 		if len(piece) > 0 {
@@ -63,6 +75,13 @@ func (h *Handler) copyBody(x *exchange, a *answer, length int64, flush bool) err
 			sent += int64(n)
 			if writeErr != nil {
 				return &protocol.Error{Kind: protocol.ClientGone, Err: writeErr}
+			}
+		}
+		if err == io.EOF && a.file != nil && sent != length {
+			n, fileErr := h.copyFile(x, a.file, length, sent)
+			sent += n
+			if fileErr != nil {
+				return fileErr
 			}
 		}
 		switch {
@@ -83,6 +102,35 @@ func (h *Handler) copyBody(x *exchange, a *answer, length int64, flush bool) err
 			}
 		}
 	}
+}
+
+// copyFile sends the file that follows the first sent bytes of an answer of
+// length bytes, which is -1 when it is not known. On plain HTTP/1 the kernel
+// copies it, with sendfile(2).
+func (h *Handler) copyFile(x *exchange, file *protocol.File, length, sent int64) (int64, error) {
+	want := file.Length
+	if length >= 0 && want > length-sent {
+		h.tooLong(x, length)
+		want = length - sent
+	}
+	if _, err := file.Seek(file.Offset, io.SeekStart); err != nil {
+		return 0, &protocol.Error{Kind: protocol.Died, Err: err}
+	}
+	n, err := x.ReadFrom(&io.LimitedReader{R: file.File, N: want})
+	switch reading := (*fs.PathError)(nil); {
+	case errors.As(err, &reading):
+		return n, &protocol.Error{Kind: protocol.Died, Err: err}
+	case err != nil:
+		return n, &protocol.Error{Kind: protocol.ClientGone, Err: err}
+	case n < want:
+		return n, &protocol.Error{Kind: protocol.Malformed, Err: fmt.Errorf("the file became shorter: %d bytes of %d could be sent", n, want)}
+	}
+	return n, nil
+}
+
+func (h *Handler) tooLong(x *exchange, length int64) {
+	h.Log.Warn("the answer is longer than its Content-Length, the rest is cut off", zap.String("request", x.entry.RequestID),
+		zap.String("route", x.entry.Route), zap.Int64("content_length", length))
 }
 
 // maxDiscarded is how much of a body that has no place in the response is read

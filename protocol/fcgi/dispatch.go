@@ -3,6 +3,7 @@ package fcgi
 import (
 	"errors"
 	"fmt"
+	"net"
 
 	"gatecrew/protocol"
 )
@@ -15,9 +16,13 @@ type reader struct {
 	rec     header
 	stream  *Stream // of rec; nil when the content concerns nobody
 	left    int     // content bytes of rec to come
+	whole   bool    // the content of rec is handled in one piece; it fits into the read buffer
 	padding int     // padding bytes of rec to come
 	touched []*Stream
 	ended   *Stream // of a foreign application: its END_REQUEST was in this read
+
+	unix        *net.UnixConn // of a negotiated connection that is one: files come with its bytes
+	descriptors descriptors
 }
 
 // violation is an application's breach of the protocol.
@@ -32,12 +37,20 @@ func (h hungUp) Unwrap() error { return h.error }
 // readLoop reads until the connection dies. It never waits for a write, and
 // on a negotiated connection for no reader either.
 func (c *Conn) readLoop() {
+	defer c.reader.descriptors.close()
 	buf := make([]byte, readSize)
 	have := 0
 	for {
-		n, err := c.nc.Read(buf[have:])
+		n, err := c.read(buf[have:])
 		have += n
 		used, bad := c.consume(buf[:have])
+		switch {
+		case bad != nil:
+		case err != nil && errors.As(err, new(violation)):
+			bad = err
+		case c.reader.descriptors.unused(buf[used:have]):
+			bad = errUnused
+		}
 		ended := c.reader.ended
 		c.reader.ended = nil
 		if ended != nil && bad == nil && used < have {
@@ -72,6 +85,15 @@ func (c *Conn) readLoop() {
 	}
 }
 
+// read reads from the socket, once. Descriptors that come with the bytes are
+// closed by the kernel unless the connection was negotiated.
+func (c *Conn) read(p []byte) (int, error) {
+	if r := &c.reader; r.unix != nil {
+		return r.descriptors.read(r.unix, p)
+	}
+	return c.nc.Read(p)
+}
+
 // consume takes as much of b as it can: what it leaves is less than a header,
 // or less than the content of a record that is only understood whole.
 func (c *Conn) consume(b []byte) (used int, err error) {
@@ -84,7 +106,7 @@ func (c *Conn) consume(b []byte) (used int, err error) {
 				return size, nil
 			}
 			n := min(len(b), r.left)
-			if wholeRecord(r.rec.typ) && n < r.left {
+			if r.whole && n < r.left {
 				return size - len(b), nil
 			}
 			if err := c.content(b[:n]); err != nil {
@@ -108,12 +130,6 @@ func (c *Conn) consume(b []byte) (used int, err error) {
 	}
 }
 
-// wholeRecord tells the records whose content is handled in one piece. begin
-// has checked that it fits into the read buffer.
-func wholeRecord(t recordType) bool {
-	return t == typeEndRequest || t == typeCredit || t == typeGetValuesResult
-}
-
 // begin reads a record's header and decides whom the content is for; the
 // rules are those of PROTOCOL.md, section 7.
 func (c *Conn) begin(b []byte) error {
@@ -127,20 +143,32 @@ func (c *Conn) begin(b []byte) error {
 	c.w.mu.Unlock()
 
 	ofRequest := false // a record that only makes sense for an open request
+	whole := false
 	switch h.typ {
 	case typeStdout, typeStderr:
 		ofRequest = true
 	case typeEndRequest:
-		ofRequest = true
+		ofRequest, whole = true, true
 		if h.content != endSize {
 			return violation{fmt.Errorf("fcgi: end of request: %d bytes of content instead of %d", h.content, endSize)}
 		}
 	case typeCredit:
-		ofRequest = true
+		ofRequest, whole = true, flow
 		if flow && h.content != creditSize {
 			return violation{fmt.Errorf("fcgi: credit: %d bytes of content instead of %d", h.content, creditSize)}
 		}
+	case typeFile:
+		ofRequest, whole = true, flow
+		if flow && h.content != fileSize {
+			return violation{fmt.Errorf("fcgi: file: %d bytes of content instead of %d", h.content, fileSize)}
+		}
+	case typeTrailers:
+		ofRequest, whole = true, flow
+		if flow && h.content > maxTrailers {
+			return violation{fmt.Errorf("fcgi: trailers: %d bytes of content, at most %d are read", h.content, maxTrailers)}
+		}
 	case typeGetValuesResult:
+		whole = true
 		if h.content > maxValues {
 			return violation{fmt.Errorf("fcgi: values: %d bytes of content, at most %d are read", h.content, maxValues)}
 		}
@@ -149,13 +177,15 @@ func (c *Conn) begin(b []byte) error {
 		return violation{fmt.Errorf("fcgi: record of type %d for request %d, which is not open", h.typ, h.id)}
 	}
 	r := &c.reader
-	r.rec, r.stream, r.left, r.padding = h, s, h.content, h.padding
+	r.rec, r.stream, r.left, r.whole, r.padding = h, s, h.content, whole, h.padding
 	if h.content > 0 {
 		return nil
 	}
 	switch {
 	case h.typ == typeStdout && s != nil:
 		err = s.endStdout()
+	case h.typ == typeTrailers && s != nil && flow:
+		err = s.trail(nil)
 	case h.typ == typeGetValuesResult:
 		err = c.content(nil)
 	}
@@ -172,6 +202,9 @@ func (c *Conn) content(p []byte) error {
 	if r.rec.typ == typeGetValuesResult && r.rec.id == 0 {
 		return c.values(p)
 	}
+	if r.rec.typ == typeFile && r.whole {
+		return c.file(s, p) // the descriptor is there, whoever it is for
+	}
 	if s == nil {
 		return nil
 	}
@@ -185,6 +218,12 @@ func (c *Conn) content(p []byte) error {
 		s.writeStderr(p)
 	case typeCredit:
 		return c.credit(s, p)
+	case typeTrailers:
+		if r.whole {
+			if err := s.trail(p); err != nil {
+				return violation{err}
+			}
+		}
 	case typeEndRequest:
 		c.touch(s)
 		return c.end(s, p)

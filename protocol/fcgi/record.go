@@ -20,6 +20,8 @@ const (
 	typeGetValues       recordType = 9
 	typeGetValuesResult recordType = 10
 	typeCredit          recordType = 128
+	typeFile            recordType = 130
+	typeTrailers        recordType = 131
 )
 
 // protocolStatus is the fifth content byte of END_REQUEST (FastCGI 1.0,
@@ -39,8 +41,11 @@ const (
 	maxWindow  = 1<<31 - 1
 	flagKeep   = 1 // FCGI_KEEP_CONN
 
-	endSize    = 8 // content of END_REQUEST
-	creditSize = 4 // content of GATECREW_CREDIT
+	endSize    = 8  // content of END_REQUEST
+	creditSize = 4  // content of GATECREW_CREDIT
+	fileSize   = 16 // content of GATECREW_FILE
+
+	maxTrailers = 32 << 10 // content of GATECREW_TRAILERS; not more than readSize
 )
 
 var errVersion = errors.New("fcgi: record header: version is not 1")

@@ -23,7 +23,7 @@ type sender interface {
 	abort(s *Stream)
 }
 
-// Stream is one request on a connection; it implements protocol.Exchange.
+// Stream is one request on a connection; it implements protocol.Extended.
 // One goroutine reads it; Close may be called from any.
 //
 // Its life is two independent facts. The application's side is open until
@@ -54,10 +54,15 @@ type Stream struct {
 	consumed  int   // bytes read and not granted yet
 	stdoutEnd bool  // the empty STDOUT record came
 	began     bool  // STDOUT content came
+	appended  bool  // a FILE record came
+	trailed   bool  // a TRAILERS record came
 	over      bool  // END_REQUEST came or the connection died; result tells which
 	result    error // io.EOF, or an *protocol.Error
 	appStatus uint32
-	broken    error // the request's own context or body failed: an *protocol.Error
+	broken    error          // the request's own context or body failed: an *protocol.Error
+	file      *protocol.File // what the FILE record brought, until somebody takes it
+	trailers  []protocol.Param
+	spoilt    error // a file or trailers that can't be had: an *protocol.Error
 	closed    bool
 	waiting   bool // the read loop waits for room (without flow)
 
@@ -152,6 +157,7 @@ func (s *Stream) Close() error {
 	first := !s.closed
 	s.closed = true
 	s.buf.reset()
+	s.dropFileLocked()
 	s.wake.Broadcast()
 	s.mu.Unlock()
 	if first {
@@ -195,7 +201,7 @@ func contextError(ctx context.Context) *protocol.Error {
 func (s *Stream) stdout(p []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.stdoutEnd {
+	if s.stdoutEnd || s.appended || s.trailed {
 		return errors.New("fcgi: stdout: content after its end")
 	}
 	s.began = true
@@ -263,6 +269,8 @@ func (s *Stream) end(appStatus uint32, status protocolStatus) {
 	case s.flow && appStatus != 0:
 		s.result = &protocol.Error{Kind: protocol.Died,
 			Err: fmt.Errorf("fcgi: application failed in its answer, status %d", appStatus)}
+	case s.spoilt != nil:
+		s.result = s.spoilt
 	}
 }
 

@@ -91,6 +91,7 @@ func (c *Conn) values(p []byte) error {
 	}
 	if v.Flow > 0 && v.Multiplex {
 		c.flow = true
+		c.receiveFiles()
 		c.capacity = max(1, min(v.MaxReqs, maxRequests))
 		c.ahead = min(v.Ahead, maxRequests-c.capacity)
 		c.peerWindow = v.Window

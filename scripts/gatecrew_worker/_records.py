@@ -44,6 +44,7 @@ MAX_WINDOW = 2147483647
 HEADER = Struct(">BBHHBx")
 _END = Struct(">BBHHBxIB3x")
 _CREDIT = Struct(">BBHHBxI")
+_FILE = Struct(">BBHHBxQQ")
 _LONG = Struct(">I")
 
 
@@ -66,6 +67,11 @@ def credit(request_id, increment):
 
 def begun(count):
     return _CREDIT.pack(VERSION, BEGUN, 0, 4, 0, count & 0xFFFFFFFF)
+
+
+def file(request_id, offset, length):
+    """What the descriptor of a file travels with."""
+    return _FILE.pack(VERSION, FILE, request_id, 16, 0, offset, length)
 
 
 def encode_pairs(pairs):

@@ -15,6 +15,7 @@ The gateway takes everything that is sent within the windows, whatever else it
 does, so that sending may simply block.
 """
 
+import errno
 import socket
 import sys
 import threading
@@ -33,6 +34,7 @@ _RECORD = 32768
 _SEND = 131072
 
 _pack_header = rec.HEADER.pack
+_DESCRIPTOR = rec.Struct("i")  # as it stands in a message
 
 
 class Loop:
@@ -305,6 +307,29 @@ class Loop:
                         self._read(socket.MSG_DONTWAIT)
                         self._pass_on()
             self._send_output(request, data, b"")
+        finally:
+            if guarded:
+                request.guarded = False
+
+    def send_file(self, request, fd, offset, length):
+        """Hands length bytes of an open regular file to the gateway, which
+        sends them behind what was written, and in place of anything more.
+        The file's offset must be nobody else's; fd may be closed afterwards.
+        Raises ClientDisconnected when nobody wants it, and another OSError
+        when fd can't be handed over: then nothing was sent."""
+        guarded = self._guard(request)
+        try:
+            if request.aborted or request.ended or self._broken:
+                raise ClientDisconnected("the client went away")
+            record = rec.file(request.id, offset, length)
+            with self._send_lock:
+                try:
+                    sent = self._sock.sendmsg([record], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, _DESCRIPTOR.pack(fd))])
+                    self._sock.sendall(record[sent:])
+                except OSError as exc:
+                    if exc.errno in (errno.EBADF, errno.ETOOMANYREFS):
+                        raise
+                    self._broken = True  # the gateway has gone: the reader sees it too
         finally:
             if guarded:
                 request.guarded = False
