@@ -54,7 +54,8 @@ func newApplications(cfg *config.Config, log *zap.Logger, slow *slowlog.Log) (*a
 		if p.Workers.Reason != "" {
 			log.Info("workers chosen", zap.String("pool", name), zap.Stringer("workers", p.Workers), zap.String("reason", p.Workers.Reason))
 		}
-		c, err := a.poolConfig(name, p)
+		found := &backend.Interface{}
+		c, err := a.poolConfig(name, p, found)
 		if err != nil {
 			return nil, errors.Join(err, a.close())
 		}
@@ -65,7 +66,7 @@ func newApplications(cfg *config.Config, log *zap.Logger, slow *slowlog.Log) (*a
 		}
 		a.pools[name], a.after[name] = pool, p.After
 		local := &backend.Local{Pool: pool, Timeout: p.Timeout, InterruptTimeout: p.InterruptTimeout, SlowTimeout: p.SlowTimeout,
-			BufferRequests: p.BufferRequests, ReplayIdempotent: p.ReplayIdempotent}
+			Interface: found, Buffering: buffering[p.BufferRequests], ReplayIdempotent: p.ReplayIdempotent}
 		if p.SlowTimeout > 0 {
 			local.Slow = backend.NewSlow(slow)
 		}
@@ -74,8 +75,14 @@ func newApplications(cfg *config.Config, log *zap.Logger, slow *slowlog.Log) (*a
 	return a, nil
 }
 
-// poolConfig says how a pool's workers are started, and how many.
-func (a *applications) poolConfig(name string, p *config.Pool) (procpool.Config, error) {
+// buffering is by the setting in the configuration.
+var buffering = map[config.Switch]backend.Buffering{
+	config.Auto: backend.BufferWSGI, config.True: backend.BufferTrue, config.False: backend.BufferFalse,
+}
+
+// poolConfig says how a pool's workers are started, and how many. found is
+// told what their application turns out to be.
+func (a *applications) poolConfig(name string, p *config.Pool, found *backend.Interface) (procpool.Config, error) {
 	log := a.log
 	worker, err := a.workerProgram(p.Chroot)
 	if err != nil {
@@ -90,7 +97,8 @@ func (a *applications) poolConfig(name string, p *config.Pool) (procpool.Config,
 		Command: procpool.Command{
 			Path: p.Python,
 			Argv: []string{p.Python, worker, p.App,
-				"--interface", "wsgi", "--threads", strconv.Itoa(p.Threads)},
+				"--interface", p.Interface, "--threads", strconv.Itoa(p.Threads),
+				"--concurrency", strconv.Itoa(p.Concurrency), "--loop", p.Loop, "--lifespan", p.Lifespan},
 			Env: p.Environ(p.Ambient(os.Environ())),
 			Dir: p.Chdir, Confinement: confined, Cgroup: a.cgroup("pool", name, p.Cgroup),
 		},
@@ -108,7 +116,11 @@ func (a *applications) poolConfig(name string, p *config.Pool) (procpool.Config,
 			log.Named(w.Name).Info(string(line))
 		},
 		Attach: func(ctx context.Context, _ procpool.WorkerInfo, conn net.Conn) (procpool.Session, error) {
-			return backend.Attach(ctx, fcgi.NewConn(conn, fcgi.Options{}))
+			session, kind, err := backend.Attach(ctx, fcgi.NewConn(conn, fcgi.Options{}))
+			if err == nil && found.Found(kind) {
+				log.Info("application loaded", zap.String("pool", name), zap.String("app", p.App), zap.String("interface", kind))
+			}
+			return session, err
 		},
 		WarmUp: backend.WarmUp(p.WarmUp),
 	}, nil

@@ -46,7 +46,7 @@ func newTable(cfg *config.Config, apps *applications, software string) (*site.Ta
 }
 
 func newRoute(c *config.Route, apps *applications) (*site.Route, error) {
-	r := &site.Route{Prefix: strings.TrimSuffix(c.Path, "/"), BufferRequests: true}
+	r := &site.Route{Prefix: strings.TrimSuffix(c.Path, "/")}
 	switch {
 	case c.Static != nil:
 		r.Name = "static " + c.Path
@@ -68,7 +68,7 @@ func newRoute(c *config.Route, apps *applications) (*site.Route, error) {
 	r.Backend = apps.before(c.Pool, &own)
 	r.RootPath = c.RootPath
 	r.Target.PassAuthorization = c.PassAuthorization
-	r.BufferRequests, r.ReplayIdempotent = app.BufferRequests, app.ReplayIdempotent
+	r.Bodies, r.ReplayIdempotent = own.Bodies, app.ReplayIdempotent
 	return r, nil
 }
 

@@ -40,7 +40,7 @@ type flagGroup struct {
 // staticFlag and interfaceFlag are part of the target rather than settings.
 var (
 	staticFlag    = flag{name: "static", value: "URL=DIR...", usage: "serve the files of a folder below a path"}
-	interfaceFlag = flag{name: "interface", value: "wsgi|cgi", usage: "what a file is (default: see above)"}
+	interfaceFlag = flag{name: "interface", value: "wsgi|asgi|cgi", usage: "what the target is (default: found out)"}
 )
 
 // flagGroups are in the order in which someone needs them.
@@ -61,6 +61,8 @@ var flagGroups = []flagGroup{
 	}},
 	{"Application", []flag{
 		interfaceFlag,
+		{name: "loop", value: "asyncio|uvloop", usage: "event loop of ASGI (default: uvloop where it is installed)", keys: []string{"pool.loop"}},
+		{name: "lifespan", value: "on|off", usage: "tell an ASGI application of start and end (default: if it knows of that)", keys: []string{"pool.lifespan"}},
 		{name: "python", value: "PROGRAM", usage: "(default: of $VIRTUAL_ENV, .venv, venv, else python3)", keys: []string{"pool.python"}},
 		{name: "chdir", value: "DIR", usage: "folder to run in (default: this one; CGI the script's)", keys: []string{"pool.chdir", "cgi.chdir"}},
 		{name: "env", short: "e", value: "NAME=VALUE...", usage: "set a variable of the application", keys: []string{"pool.env", "cgi.env"}},
@@ -71,7 +73,8 @@ var flagGroups = []flagGroup{
 	}},
 	{"Workers", []flag{
 		{name: "workers", short: "w", value: "N|MIN:MAX|auto", usage: "worker processes, also $WEB_CONCURRENCY (default: auto)", keys: []string{"pool.workers"}, env: "WEB_CONCURRENCY"},
-		{name: "threads", value: "N", usage: "requests that a worker serves at a time (default: 1)", keys: []string{"pool.threads"}},
+		{name: "threads", value: "N", usage: "requests that a WSGI worker serves at a time (default: 1)", keys: []string{"pool.threads"}},
+		{name: "concurrency", value: "N", usage: "requests and WebSockets that an ASGI worker has at a time (default: 1000)", keys: []string{"pool.concurrency"}},
 		{name: "min-spare", value: "N", usage: "idle workers kept ready, with MIN:MAX (default: 0)", keys: []string{"pool.min_spare"}},
 		{name: "max-spare", value: "N", usage: "idle workers that may stay (default: those of --min-spare)", keys: []string{"pool.max_spare"}},
 		{name: "idle-timeout", value: "TIME", usage: "when other idle workers end (default: 60s)", keys: []string{"pool.idle_timeout"}},
@@ -93,7 +96,8 @@ var flagGroups = []flagGroup{
 		{name: "graceful-timeout", value: "TIME", usage: "time to end the requests in progress (default: 30s)", keys: []string{"graceful_timeout", "pool.graceful_timeout"}},
 		{name: "stop-timeout", value: "TIME", usage: "time between TERM and KILL (default: 5s)", keys: []string{"pool.stop_timeout", "cgi.stop_timeout"}},
 		{name: "no-replay", usage: "no second worker for a request that one may have seen", keys: []string{"pool.replay_idempotent"}, sets: "false"},
-		{name: "no-buffer-requests", usage: "hand a request body on as it arrives", keys: []string{"pool.buffer_requests"}, sets: "false"},
+		{name: "buffer-requests", value: "true|false", usage: "read bodies before a worker is taken (default: true for WSGI)", keys: []string{"pool.buffer_requests"}},
+		{name: "no-buffer-requests", usage: "the same as --buffer-requests false", keys: []string{"pool.buffer_requests"}, sets: "false"},
 	}},
 	{"WebSockets", []flag{
 		{name: "ws-max-message", value: "SIZE", usage: "largest message of a client (default: 16m)", keys: []string{"pool.websocket.max_message"}},

@@ -56,8 +56,8 @@ func run(c *cli.Context) error {
 var runHelp = `gatecrew run TARGET [flags]
 
 Serves one thing over HTTP. TARGET is one of
-  module:callable    a WSGI application; also module:factory()
-  app.py, app.wsgi   a WSGI file, or FILE:callable
+  module:callable    a WSGI or ASGI application; also module:factory()
+  app.py, app.wsgi   a file with one, or FILE:callable
   DIR                a folder of CGI scripts, each served at /NAME
   SCRIPT             a CGI script that answers every path
   fcgi://HOST:PORT   a FastCGI application; also fcgi+unix:PATH

@@ -29,23 +29,31 @@ type Local struct {
 	SlowTimeout time.Duration
 	// Slow is the pool's; nil means that no request is described.
 	Slow *Slow
-	// BufferRequests and ReplayIdempotent are the pool's settings of these
-	// names, for the routes that lead here.
-	BufferRequests, ReplayIdempotent bool
+	// Interface is what the pool's application turned out to be. Required.
+	Interface *Interface
+	// Buffering and ReplayIdempotent are the pool's settings, for the routes
+	// that lead here.
+	Buffering        Buffering
+	ReplayIdempotent bool
 }
 
 // Attach makes a worker's connection a session of the pool. Its return is the
 // worker's readiness: the worker answers the negotiation when its application
 // has been imported.
-func Attach(ctx context.Context, conn *fcgi.Conn) (procpool.Session, error) {
+//
+// The second result is the interface of the application.
+func Attach(ctx context.Context, conn *fcgi.Conn) (procpool.Session, string, error) {
 	values, err := conn.Negotiate(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("the worker did not say that it is ready: %w", err)
+		return nil, "", fmt.Errorf("the worker did not say that it is ready: %w", err)
 	}
 	if values.Flow < 1 || !values.Multiplex {
-		return nil, fmt.Errorf("the worker does not speak the gateway's extension (GATECREW_FLOW=%d)", values.Flow)
+		return nil, "", fmt.Errorf("the worker does not speak the gateway's extension (GATECREW_FLOW=%d)", values.Flow)
 	}
-	return conn, nil
+	if values.Async {
+		return conn, ASGI, nil
+	}
+	return conn, WSGI, nil
 }
 
 // Open implements Backend.

@@ -39,6 +39,7 @@ func (c *checker) pool(at string, p *Pool) {
 	}
 	c.positive(at+".workers", int64(p.Workers.Max))
 	c.positive(at+".threads", int64(p.Threads))
+	c.asgi(at, p)
 	c.positive(at+".timeout", int64(p.Timeout))
 	c.positive(at+".start_timeout", int64(p.StartTimeout))
 	if p.MaxRequestsJitter > 0 && p.MaxRequests == 0 {
@@ -56,6 +57,34 @@ func (c *checker) pool(at string, p *Pool) {
 	c.websocket(at+".websocket", &p.WebSocket)
 	c.queue(at, &p.Queue)
 	c.environment(at, in, &p.Environment)
+}
+
+// maxConcurrency is how many requests one connection can carry: their numbers
+// have 16 bits, and 0 is none.
+const maxConcurrency = 65535
+
+// asgi checks what is about the interface of the application, and about
+// ASGI alone.
+func (c *checker) asgi(at string, p *Pool) {
+	c.oneOf(at+".interface", p.Interface, "auto", "wsgi", "asgi")
+	c.oneOf(at+".loop", p.Loop, "auto", "asyncio", "uvloop")
+	c.oneOf(at+".lifespan", p.Lifespan, "auto", "on", "off")
+	c.positive(at+".concurrency", int64(p.Concurrency))
+	if p.Concurrency > maxConcurrency {
+		c.fault(at+".concurrency", fmt.Sprintf("one worker has at most %d requests at a time", maxConcurrency), "more workers have more")
+	}
+	switch p.Interface {
+	case "wsgi":
+		for _, key := range []string{".loop", ".lifespan", ".concurrency"} {
+			if c.written(at + key) {
+				c.fault(at+key, "it is about ASGI, and the interface is wsgi", "leave it out")
+			}
+		}
+	case "asgi":
+		if c.written(at + ".threads") {
+			c.fault(at+".threads", "it is about WSGI, and the interface is asgi", "write concurrency, or leave it out")
+		}
+	}
 }
 
 // reload checks what a pool in development asks for.

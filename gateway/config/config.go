@@ -127,12 +127,24 @@ type Queue struct {
 	QueueTimeout time.Duration `yaml:"queue_timeout"`
 }
 
-// Pool is a group of workers that run one Python application.
+// Pool is a group of workers that run one Python application, WSGI (PEP 3333)
+// or ASGI 3.
 type Pool struct {
 	// App is the application: module:attribute, module:factory() or a file,
 	// PATH.py or PATH.wsgi, which may be followed by :attribute. The
 	// attribute of a file is application when none is given. Required.
 	App string `yaml:"app"`
+	// Interface is what the application is: wsgi, asgi, or auto, which looks
+	// at it once it has been imported: a coroutine function that takes scope, receive
+	// and send is ASGI. Default: auto.
+	Interface string `yaml:"interface"`
+	// Loop is the event loop of ASGI workers: asyncio, uvloop, or auto, which is
+	// uvloop where it is installed. Default: auto.
+	Loop string `yaml:"loop"`
+	// Lifespan says whether an ASGI application is told of the start and the end
+	// of its worker: on, where a failure is one of the worker's start, off,
+	// or auto, which tells it if it knows of that. Default: auto.
+	Lifespan string `yaml:"lifespan"`
 	// Python is the interpreter. Default: that of $VIRTUAL_ENV, else of
 	// .venv or venv beside the application, else python3 of $PATH.
 	Python string `yaml:"python"`
@@ -154,10 +166,16 @@ type Pool struct {
 	// is ended, down to MIN and MaxSpare. In a pool of a fixed size nothing
 	// is ended for it. Default: 60s.
 	IdleTimeout time.Duration `yaml:"idle_timeout"`
-	// Threads is how many requests one worker serves at a time. Default: 1.
+	// Threads is how many requests one WSGI worker serves at a time. Default:
+	// 1.
 	Threads int `yaml:"threads"`
+	// Concurrency is how many requests and WebSockets one ASGI worker has at
+	// a time, up to 65535. Default: 1000.
+	Concurrency int `yaml:"concurrency"`
 	// Timeout is the longest silence of a worker: from handing it a request
-	// until the response head, and between two pieces of the body. Default:
+	// until the response head, and, of a WSGI application, between two
+	// pieces of the body. An ASGI application may keep silent for as long as
+	// it likes once it has sent the head, or accepted the WebSocket. Default:
 	// 30s.
 	Timeout time.Duration `yaml:"timeout"`
 	// GracefulTimeout is how long the requests beside a stuck one may take to
@@ -241,8 +259,10 @@ type Pool struct {
 	ReplayIdempotent bool `yaml:"replay_idempotent"`
 	// BufferRequests reads a request body, to memory and then to a file,
 	// before a worker is taken for it, so that a slow client holds none.
-	// False hands it on as it arrives. Default: true.
-	BufferRequests bool `yaml:"buffer_requests"`
+	// False hands it on as it arrives, which a WSGI application gets only of
+	// bodies with a known length. Auto is true for WSGI and false for ASGI.
+	// Default: auto.
+	BufferRequests Switch `yaml:"buffer_requests"`
 }
 
 // Isolation is what processes may not do, and as whom they run. A protection

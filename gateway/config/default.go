@@ -36,9 +36,13 @@ func defaultQueue() Queue { return Queue{QueueLength: 512, QueueTimeout: 10 * ti
 
 func (p *Pool) setDefaults() {
 	*p = Pool{
+		Interface:        "auto",
+		Loop:             "auto",
+		Lifespan:         "auto",
 		Chdir:            ".",
 		Workers:          Workers{Max: 1, auto: true},
 		Threads:          1,
+		Concurrency:      1000,
 		Timeout:          30 * time.Second,
 		GracefulTimeout:  30 * time.Second,
 		StartTimeout:     60 * time.Second,
@@ -48,7 +52,6 @@ func (p *Pool) setDefaults() {
 		StopTimeout:      5 * time.Second,
 		Queue:            defaultQueue(),
 		ReplayIdempotent: true,
-		BufferRequests:   true,
 		WebSocket:        defaultWebSocket(),
 	}
 }

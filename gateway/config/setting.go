@@ -65,7 +65,7 @@ func (c *checker) set(s Setting, kind string, places map[string]place) {
 	}
 }
 
-var targetNames = map[string]string{"pool": "a WSGI application", "cgi": "CGI", "fastcgi": "a FastCGI address"}
+var targetNames = map[string]string{"pool": "a Python application", "cgi": "CGI", "fastcgi": "a FastCGI address"}
 
 // allocated is what a pointer leads to, made with its defaults when it leads
 // nowhere.

@@ -11,13 +11,15 @@ import (
 
 // Run is a command line that hosts one thing.
 type Run struct {
-	// Target is what to host: module:callable or module:factory(), a WSGI
+	// Target is what to host: module:callable or module:factory(), a Python
 	// file, a folder of CGI scripts, one CGI script, fcgi://HOST:PORT or
 	// fcgi+unix:PATH.
 	Target string
-	// Interface says how to understand a file: cgi or wsgi. Empty looks at
-	// the file: .wsgi is WSGI, and so is .py unless it is executable and
-	// starts with #!; any other executable file is a CGI script.
+	// Interface says what the target is: cgi, wsgi or asgi. Empty or auto looks at
+	// a file: .wsgi is a Python application, and so is .py unless it is
+	// executable and starts with #!; any other executable file is a CGI
+	// script. Which of WSGI and ASGI a Python application is then shows
+	// when it has been imported.
 	Interface string
 	// Static are folders to serve beside the target, each as URL=DIR.
 	Static []string
@@ -89,8 +91,12 @@ func (c *checker) target(run Run, route *Route) (kind, understood string, err er
 	if rest, ok := strings.CutPrefix(target, "fcgi+unix:"); ok {
 		return c.targetFastCGI(run, route, "unix:"+rest)
 	}
-	if run.Interface != "" && run.Interface != "wsgi" && run.Interface != "cgi" {
-		return "", "", fault(fmt.Sprintf("%q is no interface", run.Interface), "write --interface wsgi or --interface cgi")
+	switch run.Interface {
+	case "auto":
+		run.Interface = ""
+	case "", "wsgi", "asgi", "cgi":
+	default:
+		return "", "", fault(fmt.Sprintf("%q is no interface", run.Interface), "write --interface wsgi, asgi or cgi")
 	}
 	if info, err := os.Stat(target); err == nil {
 		if info.IsDir() {
@@ -106,13 +112,13 @@ func (c *checker) target(run Run, route *Route) (kind, understood string, err er
 		if run.Interface == "cgi" {
 			return "", "", fault("a CGI script has no callable", "write "+file+" alone")
 		}
-		return c.targetWSGI(route, target)
+		return c.targetPython(run, route, target)
 	}
 	if appModule.MatchString(target) {
 		if run.Interface == "cgi" {
 			return "", "", fault("a Python module is not a CGI script", "write the path of a script")
 		}
-		return c.targetWSGI(route, target)
+		return c.targetPython(run, route, target)
 	}
 	return "", "", fault("there is no such file or folder in "+c.dir+", and it is no module:callable", c.targetHint(target))
 }
@@ -131,7 +137,7 @@ func (c *checker) targetHint(target string) string {
 	if _, err := os.Stat(strings.ReplaceAll(target, ".", "/") + ".py"); err == nil {
 		return fmt.Sprintf("for the Python application write %s:app, with the name of its callable", target)
 	}
-	return "write module:callable, a WSGI file, a folder of CGI scripts, a script, fcgi://HOST:PORT or fcgi+unix:PATH"
+	return "write module:callable, a Python file, a folder of CGI scripts, a script, fcgi://HOST:PORT or fcgi+unix:PATH"
 }
 
 func (c *checker) targetFastCGI(run Run, route *Route, address string) (kind, understood string, err error) {
@@ -148,19 +154,32 @@ func (c *checker) targetFastCGI(run Run, route *Route, address string) (kind, un
 	return "fastcgi", "the FastCGI application at " + f.Address.String(), nil
 }
 
-func (c *checker) targetWSGI(route *Route, app string) (kind, understood string, err error) {
+func (c *checker) targetPython(run Run, route *Route, app string) (kind, understood string, err error) {
 	p := &Pool{}
 	p.setDefaults()
 	p.App = app
+	if run.Interface != "" {
+		p.Interface = run.Interface
+		c.origins["pools."+targetPool+".interface"] = position{}
+		c.names["pools."+targetPool+".interface"] = "--interface"
+	}
 	c.cfg.Pools = map[string]*Pool{targetPool: p}
 	c.names["pools."+targetPool+".app"] = app
 	route.Pool = targetPool
-	return "pool", "the WSGI application " + app, nil
+	return "pool", "the " + pythonName(run.Interface) + " application " + app, nil
+}
+
+// pythonName is what a Python application of an interface is called.
+func pythonName(iface string) string {
+	if iface == "" {
+		return "Python"
+	}
+	return strings.ToUpper(iface)
 }
 
 func (c *checker) targetFolder(run Run, route *Route) (kind, understood string, err error) {
-	if run.Interface == "wsgi" {
-		return "", "", fault("a folder is not a WSGI application", "write module:callable, with --chdir for the folder")
+	if run.Interface == "wsgi" || run.Interface == "asgi" {
+		return "", "", fault("a folder is not a Python application", "write module:callable, with --chdir for the folder")
 	}
 	scripts, err := executables(run.Target)
 	if err != nil {
@@ -205,10 +224,10 @@ func (c *checker) targetFile(run Run, route *Route, info os.FileInfo) (kind, und
 	}
 	if !cgi {
 		if ext != ".py" && ext != ".wsgi" {
-			return "", "", fault("a WSGI file ends in .py or .wsgi", "write module:callable")
+			return "", "", fault("a file with a Python application ends in .py or .wsgi", "write module:callable")
 		}
-		kind, _, err = c.targetWSGI(route, c.abs(run.Target))
-		return kind, "the WSGI file " + run.Target, err
+		kind, _, err = c.targetPython(run, route, c.abs(run.Target))
+		return kind, "the " + pythonName(run.Interface) + " file " + run.Target, err
 	}
 	if !runs {
 		return "", "", fault("the file is not executable", "chmod +x it to run it as a CGI script")

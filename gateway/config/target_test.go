@@ -17,11 +17,12 @@ func TestForTargetUnderstands(t *testing.T) {
 		understood string
 		route      string // kind and what it names
 	}{
-		{Run{Target: "app:app"}, "the WSGI application app:app", "pool app:app"},
-		{Run{Target: "pkg.wsgi:make()"}, "the WSGI application pkg.wsgi:make()", "pool pkg.wsgi:make()"},
-		{Run{Target: "app.py"}, "the WSGI file app.py", "pool DIR/app.py"},
-		{Run{Target: "./app.py:make()"}, "the WSGI application ./app.py:make()", "pool DIR/app.py:make()"},
-		{Run{Target: "site.wsgi"}, "the WSGI file site.wsgi", "pool DIR/site.wsgi"},
+		{Run{Target: "app:app"}, "the Python application app:app", "pool app:app"},
+		{Run{Target: "app:app", Interface: "asgi"}, "the ASGI application app:app", "pool app:app"},
+		{Run{Target: "pkg.wsgi:make()"}, "the Python application pkg.wsgi:make()", "pool pkg.wsgi:make()"},
+		{Run{Target: "app.py"}, "the Python file app.py", "pool DIR/app.py"},
+		{Run{Target: "./app.py:make()"}, "the Python application ./app.py:make()", "pool DIR/app.py:make()"},
+		{Run{Target: "site.wsgi", Interface: "auto"}, "the Python file site.wsgi", "pool DIR/site.wsgi"},
 		{Run{Target: "script.py"}, "the CGI script script.py, for every path", "script DIR/script.py"},
 		{Run{Target: "script.py", Interface: "wsgi"}, "the WSGI file script.py", "pool DIR/script.py"},
 		{Run{Target: "cgi-bin/env.sh"}, "the CGI script cgi-bin/env.sh, for every path", "script DIR/cgi-bin/env.sh"},
@@ -57,7 +58,7 @@ func TestForTargetFaults(t *testing.T) {
 	set := func(name, key string, values ...string) []Setting {
 		return []Setting{{Name: name, Keys: []string{key}, Values: values}}
 	}
-	forms := "write module:callable, a WSGI file, a folder of CGI scripts, a script, fcgi://HOST:PORT or fcgi+unix:PATH"
+	forms := "write module:callable, a Python file, a folder of CGI scripts, a script, fcgi://HOST:PORT or fcgi+unix:PATH"
 	for _, c := range []struct {
 		run  Run
 		want string
@@ -71,9 +72,14 @@ func TestForTargetFaults(t *testing.T) {
 		{Run{Target: "plain"}, "plain: the folder has no executable file, and so no CGI script (chmod +x the scripts; for a Python application write module:callable and --chdir plain)"},
 		{Run{Target: "cgi-bin/data"}, "cgi-bin/data: the file is not executable (chmod +x it to run it as a CGI script)"},
 		{Run{Target: "htdocs/a.php"}, "htdocs/a.php: PHP runs behind PHP-FPM (write fcgi+unix:PATH or fcgi://HOST:PORT with --root htdocs)"},
-		{Run{Target: "cgi-bin", Interface: "wsgi"}, "cgi-bin: a folder is not a WSGI application (write module:callable, with --chdir for the folder)"},
+		{Run{Target: "cgi-bin", Interface: "wsgi"}, "cgi-bin: a folder is not a Python application (write module:callable, with --chdir for the folder)"},
 		{Run{Target: "app:app", Interface: "cgi"}, "app:app: a Python module is not a CGI script (write the path of a script)"},
-		{Run{Target: "app:app", Interface: "asgi"}, `app:app: "asgi" is no interface (write --interface wsgi or --interface cgi)`},
+		{Run{Target: "app:app", Interface: "psgi"}, `app:app: "psgi" is no interface (write --interface wsgi, asgi or cgi)`},
+		{Run{Target: "app:app", Interface: "asgi", Settings: set("--threads", "pool.threads", "4")}, `--threads: it is about WSGI, and the interface is asgi (write concurrency, or leave it out)`},
+		{Run{Target: "app:app", Interface: "wsgi", Settings: set("--loop", "pool.loop", "uvloop")}, `--loop: it is about ASGI, and the interface is wsgi (leave it out)`},
+		{Run{Target: "app:app", Settings: set("--concurrency", "pool.concurrency", "70000")}, `--concurrency: one worker has at most 65535 requests at a time (more workers have more)`},
+		{Run{Target: "app:app", Settings: set("--lifespan", "pool.lifespan", "yes")}, `--lifespan: "yes" is not known (write auto, on, off)`},
+		{Run{Target: "app:app", Settings: set("--buffer-requests", "pool.buffer_requests", "yes")}, `--buffer-requests: "yes" is not true, false or auto`},
 		{Run{Target: "fcgi://nowhere"}, `fcgi://nowhere: "nowhere" is not an address (write HOST:PORT, :PORT or unix:PATH, with brackets around an IPv6 host)`},
 		{Run{Target: "fcgi://:9000"}, `fcgi://:9000: ":9000" can't be connected to (write HOST:PORT)`},
 		{Run{Target: "app:app", Static: []string{"public"}}, `--static: "public" is not URL=DIR (write it as in /static=./public)`},
@@ -87,7 +93,7 @@ func TestForTargetFaults(t *testing.T) {
 		{Run{Target: "app:app", Settings: set("--bind", "listen", "a", "b:99999")}, "--bind: \"a\" is not an address (write HOST:PORT, :PORT or unix:PATH, with brackets around an IPv6 host)\n--bind: \"99999\" is not a port (a port is a number from 0 to 65535)"},
 		{Run{Target: "cgi-bin", Settings: set("--workers", "pool.workers", "2")}, "--workers: it does not apply to this target, which is CGI (leave it out)"},
 		{Run{Target: "cgi-bin", Settings: set("--root-path", "route.root_path", "/x")}, "--root-path: it does not apply to this target, which is CGI (leave it out)"},
-		{Run{Target: "app:app", Settings: set("--root", "fastcgi.root", "htdocs")}, "--root: it does not apply to this target, which is a WSGI application (leave it out)"},
+		{Run{Target: "app:app", Settings: set("--root", "fastcgi.root", "htdocs")}, "--root: it does not apply to this target, which is a Python application (leave it out)"},
 	} {
 		_, _, err := ForTarget(c.run)
 		if got := strings.ReplaceAll(fmt.Sprint(err), dir, "DIR"); got != c.want {

@@ -7,6 +7,7 @@ import (
 	"math"
 	"net"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -49,6 +50,39 @@ func (s Size) String() string {
 
 // MarshalText writes a size as it is read.
 func (s Size) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// Switch is true, false, or auto, which leaves it to what else is known. The
+// zero value is auto.
+type Switch uint8
+
+const (
+	Auto Switch = iota
+	True
+	False
+)
+
+var switchNames = [...]string{Auto: "auto", True: "true", False: "false"}
+
+// UnmarshalText reads true, false or auto.
+func (s *Switch) UnmarshalText(text []byte) error {
+	i := slices.Index(switchNames[:], string(text))
+	if i < 0 {
+		return badValue("true, false or auto", string(text), "")
+	}
+	*s = Switch(i)
+	return nil
+}
+
+// String writes a switch as it is read.
+func (s Switch) String() string { return switchNames[s] }
+
+// MarshalYAML writes true and false as YAML's own.
+func (s Switch) MarshalYAML() (any, error) {
+	if s == Auto {
+		return s.String(), nil
+	}
+	return s == True, nil
+}
 
 // Workers is how many processes a pool has.
 type Workers struct {

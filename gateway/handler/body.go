@@ -9,6 +9,7 @@ import (
 	"os"
 	"time"
 
+	"gatecrew/gateway/backend"
 	"gatecrew/gateway/site"
 	"gatecrew/gateway/spool"
 	"gatecrew/protocol"
@@ -34,7 +35,7 @@ func (h *Handler) body(x *exchange, r *http.Request, route *site.Route) (*body, 
 	}
 	live := &liveBody{src: http.MaxBytesReader(x.ResponseWriter, r.Body, h.MaxBody),
 		conn: http.NewResponseController(x.ResponseWriter), silence: h.BodyTimeout}
-	if !route.BufferRequests && r.ContentLength > 0 {
+	if how := route.BodiesNow(); how == backend.LiveBodies || how == backend.SizedBodies && r.ContentLength > 0 {
 		return &body{reader: live, live: live}, nil
 	}
 	whole, err := h.Spool.Read(r.Context(), live, h.MaxBody, r.ContentLength)

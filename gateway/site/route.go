@@ -31,9 +31,9 @@ type Route struct {
 	Target cgi.Target
 	// RootPath is put before Prefix in SCRIPT_NAME.
 	RootPath string
-	// BufferRequests reads a request body to its end before the application
-	// is asked.
-	BufferRequests bool
+	// Bodies says how request bodies get to the application at present; nil
+	// means whole.
+	Bodies func() backend.Bodies
 	// ReplayIdempotent allows to give an idempotent request to a second
 	// worker when the first one died before its response head.
 	ReplayIdempotent bool
@@ -72,6 +72,14 @@ func (r *Route) Locate(path, escaped string) (cgi.Target, error) {
 // itself (RFC 3875, section 5).
 func (r *Route) NPH(req *protocol.Request) bool {
 	return r.Script && strings.HasPrefix(path.Base(req.Get("SCRIPT_FILENAME")), "nph-")
+}
+
+// BodiesNow is how request bodies get to the application at present.
+func (r *Route) BodiesNow() backend.Bodies {
+	if r.Bodies == nil {
+		return backend.WholeBodies
+	}
+	return r.Bodies()
 }
 
 func (r *Route) close() {

@@ -50,6 +50,7 @@ type Conn struct {
 	nc     net.Conn
 	window int
 	w      writer
+	loop   eventLoop
 	done   chan struct{}
 	full   chan struct{} // closed when no further request can be opened
 	reader reader
@@ -156,8 +157,8 @@ func (c *Conn) Err() error {
 // Refused when the parameters can't be encoded, Overloaded when Capacity is
 // used up, ClientGone when the body can't be read, and Unavailable when the connection is dead or CloseWrite was called.
 func (c *Conn) Open(req *protocol.Request, ended func()) (*Stream, error) {
-	s := &Stream{conn: c, send: c, stderr: req.Stderr, ended: ended}
-	s.wake.L = &s.mu
+	s := &Stream{conn: c, send: c, stderr: req.Stderr, ended: ended, socket: req.Role == protocol.WebSocket}
+	s.wake.L, s.granted.L = &s.mu, &c.w.mu
 	if err := c.start(s, req); err != nil {
 		err.Unseen = true
 		if ended != nil {
@@ -173,14 +174,14 @@ func (c *Conn) Open(req *protocol.Request, ended func()) (*Stream, error) {
 		dead = c.failure.Err
 	}
 	unseen := s.start >= c.w.sent
-	pump := req.Stdin != nil && !s.stdinDone && !s.stdinEnded
+	pump, onDemand := req.Stdin != nil && !s.stdinDone && !s.stdinEnded && !s.socket, req.OnDemand && s.flow
 	c.w.mu.Unlock()
 	if dead != nil && unseen { // ended was called by whoever found out
 		return nil, &protocol.Error{Kind: protocol.Unavailable, Unseen: true, Err: dead}
 	}
 	if pump {
 		s.pumped = make(chan struct{})
-		go s.pump(req.Stdin)
+		go s.pump(req.Stdin, onDemand)
 	}
 	return s, nil
 }
@@ -188,12 +189,15 @@ func (c *Conn) Open(req *protocol.Request, ended func()) (*Stream, error) {
 // start takes an id for s and queues what there is to send at once.
 func (c *Conn) start(s *Stream, req *protocol.Request) *protocol.Error {
 	size, err := paramsSize(req.Params)
+	if err == nil && s.socket && !c.Async() {
+		err = errors.New("fcgi: the worker takes no WebSockets")
+	}
 	if err != nil {
 		return &protocol.Error{Kind: protocol.Refused, Err: err}
 	}
 	var body []byte
-	whole := req.Stdin == nil
-	if !whole {
+	whole := req.Stdin == nil && !s.socket
+	if req.Stdin != nil && !s.socket && !req.OnDemand {
 		chunk := chunkPool.Get().(*[chunkSize]byte)
 		defer chunkPool.Put(chunk)
 		if body, whole, err = readMemory(req.Stdin, chunk[:c.memoryLimit()]); err != nil {
@@ -206,6 +210,7 @@ func (c *Conn) start(s *Stream, req *protocol.Request) *protocol.Error {
 	if err := c.addLocked(s); err != nil {
 		return err
 	}
+	c.loop.sending()
 	s.start = c.w.position()
 	b := appendBegin(c.w.pending, s.id, uint16(req.Role))
 	b = appendParams(b, s.id, req.Params, size)
@@ -261,8 +266,7 @@ func (c *Conn) removeLocked(s *Stream) bool {
 	c.streams[s.id-1] = nil
 	c.free = append(c.free, s.id)
 	c.open--
-	s.stdinEnded = true
-	c.w.room.Broadcast()
+	c.endStdinLocked(s)
 	if c.closing && c.open == 0 && c.failure == nil {
 		c.w.finishWritingLocked()
 	}
@@ -279,16 +283,32 @@ func (c *Conn) memoryLimit() int {
 	return chunkSize
 }
 
+// endStdinLocked has nothing more sent of the input of s, and wakes whoever was
+// about to. The caller holds w.mu.
+func (c *Conn) endStdinLocked(s *Stream) {
+	s.stdinEnded = true
+	s.granted.Broadcast()
+	if len(c.w.pending) >= maxPending {
+		c.w.room.Broadcast()
+	}
+}
+
 // sendStdin implements sender.
-func (c *Conn) sendStdin(s *Stream, content []byte, last bool) bool {
+func (c *Conn) sendStdin(s *Stream, content []byte, last bool) (sent int, ok bool) {
 	for {
 		c.w.mu.Lock()
-		for !s.stdinEnded && len(content) > 0 && (len(c.w.pending) >= maxPending || s.flow && s.credit <= 0) {
-			c.w.room.Wait()
+		for !s.stdinEnded && len(content) > 0 {
+			if s.flow && s.credit <= 0 {
+				s.granted.Wait()
+			} else if len(c.w.pending) >= maxPending {
+				c.w.room.Wait()
+			} else {
+				break
+			}
 		}
 		if s.stdinEnded {
 			c.w.mu.Unlock()
-			return false
+			return sent, false
 		}
 		n := len(content)
 		if s.flow {
@@ -296,7 +316,10 @@ func (c *Conn) sendStdin(s *Stream, content []byte, last bool) bool {
 			s.credit -= n
 		}
 		c.w.pending = appendStream(c.w.pending, typeStdin, s.id, content[:n])
-		content = content[n:]
+		if s.socket {
+			s.messages.advance(content[:n])
+		}
+		sent, content = sent+n, content[n:]
 		if last && len(content) == 0 {
 			c.w.pending = appendHeader(c.w.pending, typeStdin, s.id, 0)
 			s.stdinDone = true
@@ -304,9 +327,33 @@ func (c *Conn) sendStdin(s *Stream, content []byte, last bool) bool {
 		c.w.mu.Unlock()
 		c.w.flush()
 		if len(content) == 0 {
-			return true
+			return sent, true
 		}
 	}
+}
+
+// sendClose implements sender.
+func (c *Conn) sendClose(s *Stream, message []byte) {
+	c.w.mu.Lock()
+	if s.stdinEnded || !s.messages.between() {
+		c.w.mu.Unlock()
+		return
+	}
+	c.w.pending = appendStream(c.w.pending, typeStdin, s.id, message)
+	s.credit -= len(message)
+	c.endStdinLocked(s)
+	c.w.mu.Unlock()
+	c.w.flush()
+}
+
+// awaitDemand implements sender.
+func (c *Conn) awaitDemand(s *Stream) bool {
+	c.w.mu.Lock()
+	defer c.w.mu.Unlock()
+	for !s.stdinEnded && !s.demanded {
+		s.granted.Wait()
+	}
+	return !s.stdinEnded
 }
 
 // grant implements sender.
@@ -324,8 +371,7 @@ func (c *Conn) grant(s *Stream, n int) {
 // abort implements sender.
 func (c *Conn) abort(s *Stream) {
 	c.w.mu.Lock()
-	s.stdinEnded = true
-	c.w.room.Broadcast()
+	c.endStdinLocked(s)
 	switch {
 	case c.lookupLocked(s.id) != s:
 		c.w.mu.Unlock()
@@ -379,7 +425,7 @@ func (c *Conn) writeFailed(err error) {
 		if s == nil {
 			continue
 		}
-		s.stdinEnded = true
+		c.endStdinLocked(s)
 		if s.start >= c.w.sent && c.removeLocked(s) {
 			unsent = append(unsent, s)
 		}

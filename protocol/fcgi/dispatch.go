@@ -167,6 +167,11 @@ func (c *Conn) begin(b []byte) error {
 		if flow && h.content > maxTrailers {
 			return violation{fmt.Errorf("fcgi: trailers: %d bytes of content, at most %d are read", h.content, maxTrailers)}
 		}
+	case typeBegun:
+		whole = c.loop.async.Load() && h.id == 0
+		if whole && h.content != begunSize {
+			return violation{fmt.Errorf("fcgi: begun: %d bytes of content instead of %d", h.content, begunSize)}
+		}
 	case typeGetValuesResult:
 		whole = true
 		if h.content > maxValues {
@@ -201,6 +206,9 @@ func (c *Conn) content(p []byte) error {
 	s := r.stream
 	if r.rec.typ == typeGetValuesResult && r.rec.id == 0 {
 		return c.values(p)
+	}
+	if r.rec.typ == typeBegun && r.whole {
+		return c.begun(p)
 	}
 	if r.rec.typ == typeFile && r.whole {
 		return c.file(s, p) // the descriptor is there, whoever it is for
@@ -254,7 +262,8 @@ func (c *Conn) credit(s *Stream, p []byte) error {
 		return violation{fmt.Errorf("fcgi: credit: window of request %d grows beyond %d", s.id, maxWindow)}
 	}
 	s.credit += n
-	c.w.room.Broadcast()
+	s.demanded = true
+	s.granted.Broadcast()
 	return nil
 }
 

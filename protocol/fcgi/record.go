@@ -20,6 +20,7 @@ const (
 	typeGetValues       recordType = 9
 	typeGetValuesResult recordType = 10
 	typeCredit          recordType = 128
+	typeBegun           recordType = 129
 	typeFile            recordType = 130
 	typeTrailers        recordType = 131
 )
@@ -43,6 +44,7 @@ const (
 
 	endSize    = 8  // content of END_REQUEST
 	creditSize = 4  // content of GATECREW_CREDIT
+	begunSize  = 4  // content of GATECREW_BEGUN
 	fileSize   = 16 // content of GATECREW_FILE
 
 	maxTrailers = 32 << 10 // content of GATECREW_TRAILERS; not more than readSize
@@ -116,3 +118,6 @@ func parseCredit(b []byte) (int, error) {
 func parseEnd(b []byte) (appStatus uint32, status protocolStatus) {
 	return binary.BigEndian.Uint32(b), protocolStatus(b[4])
 }
+
+// parseBegun reads the content of a GATECREW_BEGUN record, begunSize bytes.
+func parseBegun(b []byte) uint32 { return binary.BigEndian.Uint32(b) }

@@ -32,9 +32,13 @@ func readMemory(body io.Reader, chunk []byte) (content []byte, ok bool, err erro
 	return chunk[:n], true, nil
 }
 
-// pump sends a request's body until it ends or nobody wants it any more.
-func (s *Stream) pump(body io.Reader) {
+// pump sends a request's body until it ends or nobody wants it any more; with
+// onDemand not before the application has asked for it.
+func (s *Stream) pump(body io.Reader, onDemand bool) {
 	defer close(s.pumped)
+	if onDemand && !s.send.awaitDemand(s) {
+		return
+	}
 	chunk := chunkPool.Get().(*[chunkSize]byte)
 	defer chunkPool.Put(chunk)
 	for idle := 0; ; {
@@ -51,7 +55,7 @@ func (s *Stream) pump(body io.Reader) {
 			return
 		}
 		idle = 0
-		if !s.send.sendStdin(s, chunk[:n], err == io.EOF) || err == io.EOF {
+		if _, ok := s.send.sendStdin(s, chunk[:n], err == io.EOF); !ok || err == io.EOF {
 			return
 		}
 	}

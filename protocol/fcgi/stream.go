@@ -13,9 +13,15 @@ import (
 // sender is what a stream needs of its connection.
 type sender interface {
 	// sendStdin sends content of the request's body, and its end when last
-	// is set. It waits for room and credit, and reports false when the
-	// request takes no more.
-	sendStdin(s *Stream, content []byte, last bool) bool
+	// is set. It waits for room and credit. It returns how much of it was
+	// sent, and false when the request takes no more.
+	sendStdin(s *Stream, content []byte, last bool) (int, bool)
+	// sendClose sends the last message of a socket, if it can stand here. It
+	// waits for nothing.
+	sendClose(s *Stream, message []byte)
+	// awaitDemand waits until the application has asked for the body, and
+	// reports false when the request takes none.
+	awaitDemand(s *Stream) bool
 	// grant gives the application n more bytes of STDOUT.
 	grant(s *Stream, n int)
 	// abort tells the application to give up, and the body's goroutine to
@@ -23,8 +29,9 @@ type sender interface {
 	abort(s *Stream)
 }
 
-// Stream is one request on a connection; it implements protocol.Extended.
-// One goroutine reads it; Close may be called from any.
+// Stream is one request on a connection; it implements protocol.Extended, and
+// protocol.Socket when the request has that role. One goroutine reads it and one
+// writes it; Close may be called from any.
 //
 // Its life is two independent facts. The application's side is open until
 // END_REQUEST arrived (result is set) or the connection died (result is set
@@ -33,6 +40,7 @@ type Stream struct {
 	id     uint16
 	window int  // bytes of STDOUT that the application may be ahead of Read
 	flow   bool // credit is granted; else the read loop waits for Read
+	socket bool // its input are messages
 	conn   *Conn
 	send   sender
 	ended  func()
@@ -40,10 +48,13 @@ type Stream struct {
 	pumped chan struct{} // closed when Stdin is read no more; nil when no goroutine reads it
 
 	// Guarded by the connection's lock.
-	start      uint64 // position of BEGIN_REQUEST in all that the connection sent
-	credit     int    // bytes of STDIN that may be sent; meaningful with flow
-	stdinDone  bool   // the empty STDIN record is queued
-	stdinEnded bool   // nothing more is sent: the request has ended or was aborted
+	start      uint64    // position of BEGIN_REQUEST in all that the connection sent
+	credit     int       // bytes of STDIN that may be sent; meaningful with flow
+	demanded   bool      // a grant came: the application has asked for the body
+	stdinDone  bool      // the empty STDIN record is queued
+	stdinEnded bool      // nothing more is sent: the request has ended or was aborted
+	granted    sync.Cond // on the connection's lock: credit came, or stdinEnded
+	messages   boundary  // of a socket
 
 	touched bool // the read loop will wake the reader; only the read loop uses it
 

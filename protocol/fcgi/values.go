@@ -28,6 +28,7 @@ type Values struct {
 	Flow      int  // GATECREW_FLOW: version of the extension; 0 is plain FastCGI
 	Window    int  // GATECREW_WINDOW: bytes of STDIN that it takes per request before it grants more
 	Ahead     int  // GATECREW_AHEAD: requests beyond MaxReqs that it takes before it can start them
+	Async     bool // GATECREW_ASYNC: it runs all requests in one event loop
 }
 
 // Negotiate asks the application for its values and waits for the answer,
@@ -71,7 +72,7 @@ func appendGetValues(b []byte, window int) []byte {
 	for _, p := range [...]protocol.Param{
 		{Name: "FCGI_MAX_CONNS"}, {Name: "FCGI_MAX_REQS"}, {Name: "FCGI_MPXS_CONNS"},
 		{Name: "GATECREW_FLOW", Value: strconv.Itoa(flowVersion)},
-		{Name: "GATECREW_WINDOW", Value: strconv.Itoa(window)}, {Name: "GATECREW_AHEAD"},
+		{Name: "GATECREW_WINDOW", Value: strconv.Itoa(window)}, {Name: "GATECREW_AHEAD"}, {Name: "GATECREW_ASYNC"},
 	} {
 		pairs = appendPair(pairs, p.Name, p.Value)
 	}
@@ -95,6 +96,10 @@ func (c *Conn) values(p []byte) error {
 		c.capacity = max(1, min(v.MaxReqs, maxRequests))
 		c.ahead = min(v.Ahead, maxRequests-c.capacity)
 		c.peerWindow = v.Window
+		if v.Async {
+			c.loop.async.Store(true)
+			c.ahead = 0
+		}
 	}
 	c.answer <- v
 	c.answer = nil
@@ -107,20 +112,23 @@ func parseValues(p []byte) (Values, error) {
 	err := decodePairs(p, func(name, value []byte) {
 		limit := maxWindow
 		var field *int
-		var multiplex int
+		var flag int
+		var set *bool
 		switch string(name) {
 		case "FCGI_MAX_CONNS":
 			field = &v.MaxConns
 		case "FCGI_MAX_REQS":
 			field = &v.MaxReqs
 		case "FCGI_MPXS_CONNS":
-			field, limit = &multiplex, 1
+			field, limit, set = &flag, 1, &v.Multiplex
 		case "GATECREW_FLOW":
 			field, limit = &v.Flow, flowVersion
 		case "GATECREW_WINDOW":
 			field = &v.Window
 		case "GATECREW_AHEAD":
 			field = &v.Ahead
+		case "GATECREW_ASYNC":
+			field, limit, set = &flag, 1, &v.Async
 		default:
 			return
 		}
@@ -130,7 +138,9 @@ func parseValues(p []byte) (Values, error) {
 			return
 		}
 		*field = int(n)
-		v.Multiplex = v.Multiplex || multiplex == 1
+		if set != nil {
+			*set = *set || flag == 1
+		}
 	})
 	switch {
 	case err != nil:
