@@ -1,6 +1,7 @@
 #!/bin/sh
-# Makes ready what the tests need beside Go: Debian packages, and a Python
-# virtual environment in .build/venv. Safe to run again at any time; takes
+# Makes ready what the tests need beside Go: Debian packages, a Python virtual
+# environment in .build/venv, and the Autobahn test suite with its own Python
+# 2.7 in .build/autobahn. Safe to run again at any time; takes
 # under a second when everything is there. What cannot be installed is named,
 # and the set-up fails: a test that is skipped proves nothing.
 set -eu
@@ -64,6 +65,19 @@ install_packages() {
 	' sh "$@" || fail "apt-get could not install: $*"
 }
 
+# python27 prints the path of a Python 2.7 with pip. Debian has none any more:
+# it comes from the PATH or from pyenv.
+python27() {
+	for python in "$(command -v python2.7 || true)" "${PYENV_ROOT:-$HOME/.pyenv}"/versions/2.7.*/bin/python2.7; do
+		# A shim of pyenv is there and does not run.
+		if [ -n "$python" ] && "$python" -m pip --version >/dev/null 2>&1; then
+			echo "$python"
+			return
+		fi
+	done
+	return 1
+}
+
 command -v go >/dev/null || fail "no go here; install the version that go.mod names"
 
 # shellcheck disable=SC2046 # one word a package
@@ -80,4 +94,18 @@ if ! cmp -s test/requirements.txt $venv/requirements.txt || ! $venv/bin/python -
 	python3 -m venv --clear $venv
 	$venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement test/requirements.txt
 	cp test/requirements.txt $venv/requirements.txt
+fi
+
+autobahn=.build/autobahn suite=autobahntestsuite==25.10.1
+if [ "$(cat $autobahn/suite 2>/dev/null)" != $suite ]; then
+	python=$(python27) ||
+		fail "the Autobahn test suite (WebSocket) needs Python 2.7 with pip, and there is none: put a python2.7 on the PATH, or run: pyenv install 2.7.18"
+	say "making $autobahn (a minute)"
+	rm -rf $autobahn
+	mkdir -p .build
+	"$python" -m pip --disable-pip-version-check install -qq --target $autobahn/tools 'virtualenv<20.16'
+	PYTHONPATH=$autobahn/tools "$python" -m virtualenv --quiet $autobahn
+	$autobahn/bin/python -m pip --disable-pip-version-check install -qq $suite
+	$autobahn/bin/wstest --autobahnversion >/dev/null 2>&1 || fail "$autobahn/bin/wstest does not run"
+	echo $suite >$autobahn/suite
 fi
