@@ -5,8 +5,9 @@ Runs every server of a suite in turn, several rounds interleaved, under the same
 median throughput, CPU microseconds per request summed over the server's whole process tree, latency percentiles and memory (PSS, MB).
 Absolute figures hold for one run on one machine only: compare rows of one table.
 
-A suite is a list of {"name", "port", "cmd", "path"?, "conns"?, "script"?, "beside"?}; "beside" is {"path", "conns"} of a second
-load that runs all the while, of which the table tells the throughput and the percentiles apart. In "cmd": @GATECREW@ (the binary), @APPS@, @STATIC@,
+A suite is a list of {"name", "port", "cmd", "path"?, "conns"?, "script"?, "beside"?, "sockets"?}; "beside" is {"path", "conns"} of a second
+load that runs all the while, of which the table tells the throughput and the percentiles apart. "sockets" makes the load one of WebSockets (wsload):
+"echo", "conns" of them exchange messages of 64 bytes, which are then what the table counts; or "idle", of which it tells the memory of each. In "cmd": @GATECREW@ (the binary), @APPS@, @STATIC@,
 @RUN@ (scratch), @CONF@ (rendered conf/*.in), @VENV@ (the peers' Python environment), @PHPFPM@, @USER@.
 """
 import argparse
@@ -17,6 +18,7 @@ import os
 import pathlib
 import platform
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -25,6 +27,7 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent
+WSLOAD = ROOT / ".build" / "wsload"
 TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -93,6 +96,40 @@ def outcome(generator):
             "p50": percentile(50), "p99": percentile(99), "err": errors.group(1) if errors else ""}
 
 
+def wsload(port, load, conns, seconds):
+    """Starts the generator of WebSocket load; returns it when all connections are open."""
+    cmd = [str(WSLOAD), "-url", f"ws://127.0.0.1:{port}{load.get('path', '/')}", "-mode", load["sockets"], "-connections", str(conns), "-duration", f"{seconds}s"]
+    if load["sockets"] == "idle":
+        cmd += ["-offer", "permessage-deflate; client_max_window_bits"]  # as browsers do
+    generator = subprocess.Popen(cmd, stdout=subprocess.PIPE, text=True)
+    generator.stdout.readline()
+    return generator
+
+
+def wsload_outcome(generator):
+    """What a wsload that has been started reports, named as wrk's."""
+    got = json.loads(generator.communicate()[0])
+    milliseconds = lambda us: f"{us / 1000:.2f}ms"
+    return {"requests": got["messages"], "rps": got["messages_per_second"], "p50": milliseconds(got["p50_us"]), "p99": milliseconds(got["p99_us"]),
+            "err": ", ".join(f"{n} x {what}" for what, n in got["errors"].items()), "open": got["connections"]}
+
+
+def measure_sockets(entry, pid, seconds):
+    port, conns = entry["port"], entry["conns"]
+    wsload_outcome(wsload(port, entry, 50, 1))  # what is loaded and made once
+    memory = pss_mb(pid)
+    before, generator = cpu_seconds(pid), wsload(port, entry, conns, seconds)
+    if entry["sockets"] == "echo":
+        before = cpu_seconds(pid)  # without the handshakes
+    time.sleep(min(1, seconds / 2))
+    loaded = pss_mb(pid)
+    got = wsload_outcome(generator)
+    if entry["sockets"] == "idle":
+        got["requests"] = got["open"]  # the CPU time is that of a handshake, one message and its ping
+        got["each"] = (loaded - memory) * 1024 / max(got["open"], 1)
+    return {**got, "us": (cpu_seconds(pid) - before) / max(got["requests"], 1) * 1e6, "pss": loaded, "beside": None}
+
+
 def measure(entry, cmd, seconds, run):
     log = open(run / (re.sub(r"\W+", "-", entry["name"]) + ".log"), "w")
     server = subprocess.Popen(cmd, shell=True, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
@@ -101,6 +138,8 @@ def measure(entry, cmd, seconds, run):
         if not wait_port(port, True, 20):
             return None
         time.sleep(1)
+        if "sockets" in entry:
+            return measure_sockets(entry, server.pid, seconds)
         wrk(port, entry, 1).communicate()
         before = cpu_seconds(server.pid)
         generators = [wrk(port, load, seconds) for load in [entry] + ([beside] if beside else [])]
@@ -126,6 +165,15 @@ def machine():
     """What the figures were measured on."""
     cpu = re.search(r"^model name\s*: (.*)", open("/proc/cpuinfo").read(), re.M)
     return f"{os.cpu_count()} x {cpu.group(1) if cpu else platform.machine()}, Linux {platform.release()}"
+
+
+def raise_descriptors():
+    """Lets every process have as many descriptors as thousands of connections need: as root, or as far as the hard limit goes."""
+    for most in (1 << 18, resource.getrlimit(resource.RLIMIT_NOFILE)[1]):
+        try:
+            return resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        except (ValueError, OSError):
+            pass
 
 
 def main():
@@ -156,6 +204,8 @@ def main():
     for template in (HERE / "conf").glob("*.in"):
         (run / template.stem).write_text(render(template.read_text()))
     subprocess.run(["gcc", "-O2", "-static", "-o", str(HERE / "apps" / "hello.cgi"), str(HERE / "apps" / "hello.c")], check=True)
+    subprocess.run(["go", "build", "-o", WSLOAD, "./bench/wsload"], cwd=ROOT, check=True)
+    raise_descriptors()
     suite = [e for e in json.load(open(args.suite)) if not args.only or e["name"] in args.only.split(",")]
     results = {e["name"]: [] for e in suite}
     for _ in range(args.rounds):
@@ -164,17 +214,20 @@ def main():
             if got:
                 results[entry["name"]].append(got)
     print(machine())
-    mixed = any("beside" in e for e in suite)
+    mixed, idle = any("beside" in e for e in suite), any(e.get("sockets") == "idle" for e in suite)
+    what = "msg" if any("sockets" in e for e in suite) else "req"
     beside = f"{'beside/s':>10}{'p50':>10}{'p99':>10}" if mixed else ""
-    print(f"{'name':34}{'req/s':>10}{'cpu us/req':>12}{'p50':>10}{'p99':>10}{beside}{'PSS MB':>8}  errors")
+    each = f"{'KB/socket':>11}" if idle else ""
+    print(f"{'name':34}{what + '/s':>10}{'cpu us/' + what:>12}{'p50':>10}{'p99':>10}{beside}{'PSS MB':>8}{each}  errors")
     for name, got in results.items():
         if not got:
             print(f"{name:34}  did not start: see {run}")
             continue
-        m = sorted(got, key=lambda g: g["rps"])[len(got) // 2]
+        m = sorted(got, key=lambda g: g.get("each", g["rps"]))[len(got) // 2]
         b = m["beside"] or {"err": ""}
         beside = f"{b['rps']:10.1f}{b['p50']:>10}{b['p99']:>10}" if m["beside"] else ""
-        print(f"{name:34}{m['rps']:10.0f}{m['us']:12.1f}{m['p50']:>10}{m['p99']:>10}{beside}{m['pss']:8.0f}  {m['err']} {b['err']}".rstrip())
+        each = f"{m['each']:11.1f}" if "each" in m else f"{'':11}" if idle else ""
+        print(f"{name:34}{m['rps']:10.0f}{m['us']:12.1f}{m['p50']:>10}{m['p99']:>10}{beside}{m['pss']:8.0f}{each}  {m['err']} {b['err']}".rstrip())
 
 
 if __name__ == "__main__":
