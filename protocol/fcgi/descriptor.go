@@ -14,15 +14,15 @@ import (
 
 // descriptors are the ones that came with the bytes of a connection and that
 // no FILE record has taken yet. The kernel ends a read behind the bytes that a
-// message with descriptors consists of, so that there is never more than one
-// from a worker that keeps to the protocol; the record that it belongs to is
-// the next one.
+// message with descriptors consists of. So a read brings no more than one from a
+// worker that keeps to the protocol, which belongs to the last record that
+// begins in it; the one before may belong to the record that the read goes on with.
 type descriptors struct {
-	oob  []byte // for the control messages of one read
-	fd   int
-	held bool
-	lost bool // the process had no number free for the last one
+	oob     []byte // for the control messages of one read
+	waiting []int  // in their order; lost is one that there was no number for
 }
+
+const lost = -1
 
 // receiveFiles has the read loop receive descriptors from here on, if the
 // socket can bring any. It is called by the read loop.
@@ -53,32 +53,52 @@ func (d *descriptors) take(oob []byte, flags int) error {
 		all = append(all, fds...)
 		err = errors.Join(err, rightsErr)
 	}
-	switch {
-	case err == nil && len(all) == 1 && !d.held && !d.lost && flags&syscall.MSG_CTRUNC == 0:
-		d.fd, d.held = all[0], true
-		return nil
-	case err == nil && len(all) == 0 && !d.held && !d.lost:
-		d.lost = true // cut off though there was room for one
-		return nil
+	if len(all) == 0 {
+		all = []int{lost} // cut off though there was room for one
+	} else if flags&syscall.MSG_CTRUNC != 0 {
+		all = append(all, lost)
 	}
-	for _, fd := range all {
+	d.waiting = append(d.waiting, all...)
+	if err != nil || len(all) > 1 {
+		return violation{errors.New("fcgi: file: more than one descriptor in a message")}
+	}
+	return nil
+}
+
+// next takes the oldest one; ok is false when there is none.
+func (d *descriptors) next() (fd int, ok bool) {
+	if len(d.waiting) == 0 {
+		return 0, false
+	}
+	fd = d.waiting[0]
+	d.waiting = append(d.waiting[:0], d.waiting[1:]...)
+	return fd, true
+}
+
+// close closes those that nobody has taken.
+func (d *descriptors) close() {
+	for fd, ok := d.next(); ok; fd, ok = d.next() {
+		closeDescriptor(fd)
+	}
+}
+
+func closeDescriptor(fd int) {
+	if fd != lost {
 		_ = syscall.Close(fd)
 	}
-	return violation{errors.New("fcgi: file: more descriptors than records that take one")}
 }
 
-// close closes the one that nobody has taken.
-func (d *descriptors) close() {
-	if d.held {
-		_ = syscall.Close(d.fd)
+// unused reports whether there is one that no record can take: neither the one
+// that is being read, if inFile says that it is a FILE record, nor the one that
+// begins with b, which is what is left of the bytes that have come.
+func (d *descriptors) unused(b []byte, inFile bool) bool {
+	switch len(d.waiting) {
+	case 0:
+		return false
+	case 1:
+		return !inFile && (len(b) == 0 || len(b) > 1 && recordType(b[1]) != typeFile)
 	}
-	d.held, d.lost = false, false
-}
-
-// unused reports whether there is one that the record which begins with rest,
-// what is left of the bytes that have come, can't take.
-func (d *descriptors) unused(rest []byte) bool {
-	return (d.held || d.lost) && (len(rest) == 0 || len(rest) > 1 && recordType(rest[1]) != typeFile)
+	return true
 }
 
 var (
@@ -88,23 +108,22 @@ var (
 
 // file takes the content of a FILE record, for s unless it is nil.
 func (c *Conn) file(s *Stream, p []byte) error {
-	d := &c.reader.descriptors
+	fd, ok := c.reader.descriptors.next()
 	offset, length := binary.BigEndian.Uint64(p), binary.BigEndian.Uint64(p[8:])
 	switch {
-	case !d.held && !d.lost:
+	case !ok:
 		return errNoDescriptor
 	case offset > math.MaxInt64 || length > math.MaxInt64-offset:
+		closeDescriptor(fd)
 		return violation{fmt.Errorf("fcgi: file: %d bytes from %d on", length, offset)}
 	case s == nil:
-		d.close()
+		closeDescriptor(fd)
 		return nil
-	case d.lost:
-		d.lost = false
+	case fd == lost:
 		return s.append(nil, &protocol.Error{Kind: protocol.Unavailable,
 			Err: errors.New("fcgi: file: the gateway has no file descriptor left (ulimit -n, or LimitNOFILE of its unit)")})
 	}
-	d.held = false
-	f, err := openedFile(d.fd, int64(offset), int64(length))
+	f, err := openedFile(fd, int64(offset), int64(length))
 	return s.append(f, err)
 }
 

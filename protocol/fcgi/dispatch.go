@@ -48,7 +48,7 @@ func (c *Conn) readLoop() {
 		case bad != nil:
 		case err != nil && errors.As(err, new(violation)):
 			bad = err
-		case c.reader.descriptors.unused(buf[used:have]):
+		case c.reader.descriptors.unused(buf[used:have], c.reader.left > 0 && c.reader.rec.typ == typeFile):
 			bad = errUnused
 		}
 		ended := c.reader.ended
