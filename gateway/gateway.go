@@ -19,6 +19,7 @@ import (
 	"go.uber.org/zap"
 
 	"gatecrew/gateway/accesslog"
+	"gatecrew/gateway/certificate"
 	"gatecrew/gateway/config"
 	"gatecrew/gateway/handler"
 	"gatecrew/gateway/listen"
@@ -74,6 +75,7 @@ func New(cfg *config.Config, o Options) (*Gateway, error) {
 		Spool:        spool.NewStore(spool.Config{Dir: cfg.Limits.SpoolDir, Memory: int64(cfg.Limits.BodyMemory), Quota: int64(cfg.Limits.SpoolQuota)}),
 		MaxBody:      int64(cfg.Limits.MaxBody),
 		BodyTimeout:  cfg.Limits.BodyTimeout,
+		WriteTimeout: cfg.Limits.WriteTimeout,
 		HeaderFields: cfg.Limits.HeaderFields,
 	}
 	if cfg.Log.Access != "off" {
@@ -88,7 +90,7 @@ var errHurry = errors.New("told to stop at once")
 
 // Run serves until the process is told to stop by a signal: TERM ends after
 // the requests in progress, a second TERM, INT or QUIT at once. HUP restarts the
-// workers. It returns nil after an orderly end.
+// workers and reads the certificates again. It returns nil after an orderly end.
 func (g *Gateway) Run() error {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP,
@@ -114,12 +116,14 @@ func (g *Gateway) Run() error {
 	}()
 	g.setHTTPSPort(listeners)
 	server := g.newServer()
+	certificates := g.keepCertificates()
+	defer certificates.Close()
 	conns := listen.NewConns(g.cfg.Limits.MaxConnections, g.cfg.Limits.WriteTimeout)
 	defer conns.Close()
 	server.ConnState = conns.State
 	g.warnOfDevelopment(listeners)
 	g.apps.start()
-	if stop, err := g.awaitReady(signals); stop != nil || err != nil {
+	if stop, err := g.awaitReady(signals, certificates); stop != nil || err != nil {
 		if stop != nil {
 			g.shutdown(server, conns, signals, stop != syscall.SIGTERM)
 		}
@@ -138,7 +142,7 @@ func (g *Gateway) Run() error {
 		}()
 	}
 	g.announce(listeners)
-	err = g.attend(signals, failed)
+	err = g.attend(signals, failed, certificates)
 	g.shutdown(server, conns, signals, errors.Is(err, errHurry))
 	serving.Wait()
 	if errors.Is(err, errHurry) {
@@ -163,7 +167,7 @@ func (g *Gateway) listen() (listeners []*listener, err error) {
 
 // awaitReady waits until each pool has a worker, or has said why not. stop is
 // the signal that ended the wait, if one did.
-func (g *Gateway) awaitReady(signals <-chan os.Signal) (stop os.Signal, err error) {
+func (g *Gateway) awaitReady(signals <-chan os.Signal, certificates *certificate.Keeper) (stop os.Signal, err error) {
 	ready := make(chan error, 1)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -177,6 +181,7 @@ func (g *Gateway) awaitReady(signals <-chan os.Signal) (stop os.Signal, err erro
 			case syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT:
 				return s, nil
 			case syscall.SIGHUP: // what can't be loaded may have been repaired
+				certificates.Reload()
 				g.apps.restart()
 			default:
 				g.obey(s)
@@ -196,7 +201,7 @@ func (g *Gateway) announce(listeners []*listener) {
 
 // attend handles signals until one of them, or a failed listener, ends the
 // serving. The result is nil for an orderly stop.
-func (g *Gateway) attend(signals <-chan os.Signal, failed <-chan error) error {
+func (g *Gateway) attend(signals <-chan os.Signal, failed <-chan error, certificates *certificate.Keeper) error {
 	for {
 		select {
 		case err := <-failed:
@@ -210,6 +215,7 @@ func (g *Gateway) attend(signals <-chan os.Signal, failed <-chan error) error {
 				return errHurry
 			case syscall.SIGHUP:
 				g.log.Info("SIGHUP: restarting the workers; the configuration file is not read again")
+				certificates.Reload()
 				g.apps.restart()
 			default:
 				g.obey(s)

@@ -42,6 +42,17 @@ func secure(made *site.Site, c *config.Site) error {
 	return err
 }
 
+// keepCertificates keeps those of all sites up to date.
+func (g *Gateway) keepCertificates() *certificate.Keeper {
+	var sets []*certificate.Set
+	for _, s := range g.table.Sites() {
+		if s.TLS != nil {
+			sets = append(sets, s.TLS)
+		}
+	}
+	return certificate.Keep(sets, g.log)
+}
+
 // newServer makes the HTTP server of all listeners.
 func (g *Gateway) newServer() *http.Server {
 	var protocols http.Protocols

@@ -95,20 +95,40 @@ func (s *Set) Files() []string {
 	return slices.Compact(files)
 }
 
-// Expiry is when a certificate of the set is no longer valid.
+// Expiry is the time in which a certificate of a set is valid.
 type Expiry struct {
-	File string
-	At   time.Time
+	File     string
+	From, At time.Time
 }
 
 // Expires lists the certificates, in the order in which they were configured.
-// With the chain that each comes with, the earliest end counts.
 func (s *Set) Expires() []Expiry {
 	out := make([]Expiry, len(s.opts.Pairs))
 	for i, leaf := range s.current.Load().leaves {
-		out[i] = Expiry{s.opts.Pairs[i].Certificate, leaf.NotAfter}
+		out[i] = Expiry{s.opts.Pairs[i].Certificate, leaf.NotBefore, leaf.NotAfter}
 	}
 	return out
+}
+
+type due int
+
+const (
+	later due = iota
+	soon
+	expired
+)
+
+// due tells whether a certificate should have been renewed by now. Certbot and
+// its like renew when a third of the time is left; a sixth is late for them, and
+// a month is time enough for people.
+func (e Expiry) due(now time.Time) due {
+	switch left := e.At.Sub(now); {
+	case left <= 0:
+		return expired
+	case left < min(e.At.Sub(e.From)/6, 30*24*time.Hour):
+		return soon
+	}
+	return later
 }
 
 func (s *Set) read() (*loaded, error) {

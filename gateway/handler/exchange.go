@@ -26,6 +26,7 @@ type exchange struct {
 	entry       accesslog.Entry
 	diagnostics diagnostics
 	wroteHeader bool
+	stall       *stall // nil with HTTP/1
 	hsts        string // the site's Strict-Transport-Security, "" is none
 }
 
@@ -34,6 +35,9 @@ func newExchange(h *Handler, w http.ResponseWriter, r *http.Request) *exchange {
 	x.entry.Time = time.Now()
 	x.entry.RequestID = requestID()
 	x.diagnostics.log = h.diagnostics
+	if http2(r) {
+		x.stall = &stall{conn: http.NewResponseController(w), patience: h.WriteTimeout}
+	}
 	return x
 }
 
@@ -81,13 +85,25 @@ func (x *exchange) Write(p []byte) (int, error) {
 	if !x.wroteHeader {
 		x.WriteHeader(http.StatusOK)
 	}
+	x.stall.begin()
 	n, err := x.ResponseWriter.Write(p)
+	x.stall.end()
 	x.entry.Bytes += int64(n)
 	return n, err
 }
 
+// FlushError is for http.ResponseController.
+func (x *exchange) FlushError() error {
+	x.stall.begin()
+	defer x.stall.end()
+	return http.NewResponseController(x.ResponseWriter).Flush()
+}
+
 // ReadFrom keeps sendfile(2) within reach of the static files.
 func (x *exchange) ReadFrom(src io.Reader) (int64, error) {
+	if x.stall != nil { // there is no sendfile with HTTP/2
+		return io.Copy(struct{ io.Writer }{x}, src)
+	}
 	if !x.wroteHeader {
 		x.WriteHeader(http.StatusOK)
 	}
@@ -96,9 +112,13 @@ func (x *exchange) ReadFrom(src io.Reader) (int64, error) {
 	return n, err
 }
 
-// log writes the entry to the access log, also for a response that is aborted.
-func (x *exchange) log() {
+// finish ends the exchange, also when its response is aborted, and writes its entry
+// to the access log.
+func (x *exchange) finish() {
 	x.diagnostics.flush()
+	if x.entry.Bytes > 0 {
+		x.stall.last()
+	}
 	if x.handler.Access == nil {
 		return
 	}

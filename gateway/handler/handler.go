@@ -42,6 +42,9 @@ type Config struct {
 	MaxBody int64
 	// BodyTimeout is the longest silence while a request body is read.
 	BodyTimeout time.Duration
+	// WriteTimeout is how long the client of an HTTP/2 stream may take nothing
+	// of a response. With HTTP/1 that is the business of listen.Conns.
+	WriteTimeout time.Duration
 	// HeaderFields is how many fields a request head may have.
 	HeaderFields int
 }
@@ -80,7 +83,7 @@ const maxLocalRedirects = 10
 // ServeHTTP implements http.Handler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := newExchange(h, w, r)
-	defer x.log()
+	defer x.finish()
 	if err := h.serve(x, r); err != nil {
 		x.fail(err)
 	}

@@ -63,7 +63,7 @@ func (h *Handler) respond(x *exchange, r *http.Request, a *answer) (local string
 // ends where the application ends it.
 func (h *Handler) copyBody(x *exchange, a *answer, length int64, flush bool) error {
 	var sent int64
-	rc := http.NewResponseController(x.ResponseWriter)
+	rc := http.NewResponseController(x)
 	for err := a.err; ; err = a.read(a.begun.refill) {
 		piece := a.begun.bytes()
 		if length >= 0 && int64(len(piece)) > length-sent {

@@ -44,10 +44,10 @@ type Target struct {
 
 // baseParams is how many variables AppendParams sets beside those from header
 // fields and the configuration, at most and without a client certificate.
-const baseParams = 28
+const baseParams = 31
 
-// clientCertParams is how many a client certificate adds.
-const clientCertParams = 5
+// clientCertParams is how many a client certificate adds, its names apart.
+const clientCertParams = 10
 
 // AppendParams appends the meta-variables for r (RFC 3875, section 4.1, and
 // those that applications expect beside them) to dst. Each name is set once;

@@ -5,14 +5,18 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/asn1"
+	"fmt"
 	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -181,11 +185,38 @@ func TestParamsOfTLS(t *testing.T) {
 	got := readVars(t, resp)
 	wantVars(t, got, map[string]string{
 		"HTTPS": "on", "REQUEST_SCHEME": "https", "SERVER_PROTOCOL": "HTTP/2.0", "SSL_PROTOCOL": "TLSv1.3", "PATH_INFO": "/x",
+		"SSL_SESSION_RESUMED": "Initial", "SSL_CLIENT_VERIFY": "NONE",
 	})
 	if !strings.HasPrefix(got["SSL_CIPHER"], "TLS_") { // OpenSSL keeps the IANA names in TLS 1.3
 		t.Errorf("SSL_CIPHER = %q", got["SSL_CIPHER"])
 	}
-	wantUnset(t, got, "SSL_CLIENT_VERIFY", "SSL_CLIENT_CERT", "CONTENT_LENGTH")
+	wantUnset(t, got, "SSL_TLS_SNI", "SSL_CLIENT_CERT", "CONTENT_LENGTH") // httptest's address has no name
+}
+
+// TestHeaderCannotFakeTLS: no field reaches a variable about the connection.
+func TestHeaderCannotFakeTLS(t *testing.T) {
+	r := httptest.NewRequest("GET", "/", nil)
+	for _, name := range []string{"HTTPS", "Https", "SSL_CLIENT_VERIFY", "Ssl-Client-Verify", "SSL_CLIENT_S_DN", "Ssl-Tls-Sni", "Ssl-Client-Cert", "Request-Scheme"} {
+		r.Header[name] = []string{"forged"}
+	}
+	for _, p := range AppendParams(nil, r, &Target{}) {
+		if p.Value == "forged" && !strings.HasPrefix(p.Name, "HTTP_") {
+			t.Errorf("a header field set %s", p.Name)
+		}
+		if strings.HasPrefix(p.Name, "SSL_") || p.Name == "HTTPS" {
+			t.Errorf("%s=%s without TLS", p.Name, p.Value)
+		}
+	}
+}
+
+// TestServerNameIsChecked: a client can write any bytes into a handshake.
+func TestServerNameIsChecked(t *testing.T) {
+	for name, want := range map[string]bool{"example.org": true, "": false, "a\x00b": false, "a\nb": false, "a b": false} {
+		got := appendTLS(nil, &tls.ConnectionState{ServerName: name})
+		if has := slices.ContainsFunc(got, func(p protocol.Param) bool { return p.Name == "SSL_TLS_SNI" && p.Value == name }); has != want {
+			t.Errorf("%q: %v", name, got)
+		}
+	}
 }
 
 // TestOpenSSLCiphers: every suite that crypto/tls can negotiate has OpenSSL's name.
@@ -212,8 +243,11 @@ func TestClientCertificate(t *testing.T) {
 		t.Fatal(err)
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(0xabc), Subject: pkix.Name{CommonName: "alice", Organization: []string{"Example"}},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		SerialNumber: big.NewInt(0xabc), Subject: pkix.Name{CommonName: "alice", Organization: []string{"Example"},
+			OrganizationalUnit: []string{"one", "two\x00\n"}, ExtraNames: []pkix.AttributeTypeAndValue{
+				{Type: asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 9, 1}, Value: "a\nb"}}},
+		DNSNames: []string{"a.example", "b.example"}, EmailAddresses: []string{"alice@example.org"},
+		NotBefore: time.Date(2020, 1, 2, 3, 4, 5, 0, time.UTC), NotAfter: time.Now().Add(time.Hour),
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, IsCA: true, BasicConstraintsValid: true,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
@@ -250,8 +284,14 @@ func TestClientCertificate(t *testing.T) {
 			}
 			if c.dn {
 				wantVars(t, got, map[string]string{
-					"SSL_CLIENT_S_DN": "CN=alice,O=Example", "SSL_CLIENT_I_DN": "CN=alice,O=Example", "SSL_CLIENT_M_SERIAL": "ABC",
+					"SSL_CLIENT_S_DN_CN": "alice", "SSL_CLIENT_S_DN_O": "Example", "SSL_CLIENT_S_DN_OU": "one", "SSL_CLIENT_I_DN_CN": "alice",
+					"SSL_CLIENT_S_DN_Email": "a?b", "SSL_CLIENT_M_SERIAL": "ABC", "SSL_CLIENT_M_VERSION": "3", "SSL_CLIENT_V_START": "Jan  2 03:04:05 2020 GMT",
+					"SSL_CLIENT_SAN_DNS_0": "a.example", "SSL_CLIENT_SAN_DNS_1": "b.example", "SSL_CLIENT_SAN_Email_0": "alice@example.org",
+					"SSL_CLIENT_FINGERPRINT_SHA256": fmt.Sprintf("%x", sha256.Sum256(der)),
 				})
+				if dn := got["SSL_CLIENT_S_DN"]; !strings.Contains(dn, "CN=alice,OU=one+OU=two") || strings.ContainsAny(dn, "\x00\n") {
+					t.Errorf("SSL_CLIENT_S_DN = %q", dn)
+				}
 			} else {
 				wantUnset(t, got, "SSL_CLIENT_S_DN", "SSL_CLIENT_I_DN", "SSL_CLIENT_M_SERIAL")
 			}
@@ -263,7 +303,7 @@ func TestClientCertificate(t *testing.T) {
 func fullRequest() (*http.Request, *Target) {
 	r := httptest.NewRequest("POST", "/a", strings.NewReader("x"))
 	r.Header.Set("Content-Type", "text/plain")
-	r.TLS = &tls.ConnectionState{Version: tls.VersionTLS13, CipherSuite: tls.TLS_AES_128_GCM_SHA256}
+	r.TLS = &tls.ConnectionState{Version: tls.VersionTLS13, CipherSuite: tls.TLS_AES_128_GCM_SHA256, ServerName: "n"}
 	r = r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, net.Addr(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 8000})))
 	return r, &Target{
 		ScriptName: "/a", PathInfo: "/b", ScriptFilename: "/srv/a", DocumentRoot: "/srv", ServerName: "n", AuthType: "Basic", RemoteUser: "u",
