@@ -30,7 +30,7 @@ func secure(made *site.Site, c *config.Site) error {
 		return nil
 	}
 	o := certificate.Options{ClientCA: c.TLS.ClientCA, ClientOptional: c.TLS.ClientAuth == "optional",
-		MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}}
+		MinVersion: tls.VersionTLS12, NextProtos: nextProtos}
 	if c.TLS.MinVersion == "1.3" {
 		o.MinVersion = tls.VersionTLS13
 	}
@@ -41,6 +41,9 @@ func secure(made *site.Site, c *config.Site) error {
 	made.TLS, err = certificate.Load(o)
 	return err
 }
+
+// nextProtos are offered by ALPN (RFC 7301), the best first.
+var nextProtos = []string{"h2", "http/1.1"}
 
 // keepCertificates keeps those of all sites up to date.
 func (g *Gateway) keepCertificates() *certificate.Keeper {
@@ -67,7 +70,9 @@ func (g *Gateway) newServer() *http.Server {
 		ErrorLog:          newServerLog(g.log),
 		Protocols:         &protocols,
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: g.cfg.HTTP2.MaxConcurrentStreams},
-		TLSConfig: &tls.Config{GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		// Without its NextProtos net/http would have no HTTP/2 at all when a
+		// listener without TLS happens to be served first.
+		TLSConfig: &tls.Config{NextProtos: nextProtos, GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 			return g.table.Certificates(hello.ServerName).Config(), nil
 		}},
 	}

@@ -133,7 +133,7 @@ func (e Expiry) due(now time.Time) due {
 
 func (s *Set) read() (*loaded, error) {
 	sum := sha256.New()
-	l := &loaded{config: &tls.Config{MinVersion: s.opts.MinVersion, NextProtos: s.opts.NextProtos}}
+	l := &loaded{config: &tls.Config{MinVersion: s.opts.MinVersion, NextProtos: s.opts.NextProtos, CipherSuites: suites}}
 	for _, p := range s.opts.Pairs {
 		cert, err := os.ReadFile(p.Certificate)
 		if err != nil {
@@ -164,6 +164,17 @@ func (s *Set) read() (*loaded, error) {
 	sum.Sum(l.digest[:0])
 	return l, nil
 }
+
+// suites are those of TLS 1.2 with forward secrecy and authenticated encryption,
+// which is what RFC 9325, section 4.2, recommends; TLS 1.3 has no others.
+var suites = func() (ids []uint16) {
+	for _, s := range tls.CipherSuites() {
+		if strings.HasPrefix(s.Name, "TLS_ECDHE_") && (strings.Contains(s.Name, "_GCM_") || strings.Contains(s.Name, "_CHACHA20_")) {
+			ids = append(ids, s.ID)
+		}
+	}
+	return ids
+}()
 
 func cost(c tls.Certificate) int {
 	switch c.PrivateKey.(type) {
