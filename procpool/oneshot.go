@@ -31,6 +31,9 @@ type RunnerConfig struct {
 	// it exited, also when the gateway ends. By default they are killed with
 	// their group, and what has left the group ends with the gateway.
 	KeepBackground bool
+	// EndWhole has what has left the group end with its program, also when
+	// that ends by itself. By default it then ends with the gateway.
+	EndWhole bool
 	// Log gets a line for each process that had to be killed. Nil means no
 	// log.
 	Log *zap.Logger
@@ -102,6 +105,9 @@ func (r *Runner) Start(ctx context.Context, c Command, stderr io.Writer) (*Proce
 		r.slots.Release()
 		r.ended.Done()
 		return nil, err
+	}
+	if r.cfg.EndWhole {
+		p.child.endWhole()
 	}
 	r.mu.Lock()
 	r.running[p] = struct{}{}

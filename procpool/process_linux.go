@@ -185,6 +185,19 @@ func (s *Stdout) Read(b []byte) (int, error) {
 	return n, err
 }
 
+// Wait waits until a Read would not: there is something to read, or the end, or
+// the deadline has passed. It is a Read in that only one goroutine may be at it.
+func (s *Stdout) Wait() {
+	raw, err := s.f.SyscallConn()
+	if err != nil {
+		return // closed
+	}
+	_ = raw.Read(func(fd uintptr) bool {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		return n > 0 || err != nil && err != unix.EINTR
+	})
+}
+
 // SetReadDeadline sets the time at which a pending or future Read fails with
 // os.ErrDeadlineExceeded; the zero time means none. When the program has ended
 // no Read waits any more and the call does nothing.
