@@ -162,9 +162,11 @@ func (a *applications) cgi(name string, c *config.CGI) (*backend.CGI, error) {
 	})
 	a.runners = append(a.runners, runner)
 	return &backend.CGI{
-		Runner: runner, Timeout: c.Timeout, Interpreters: c.Extensions, Inherited: c.Environ(c.Ambient(os.Environ())), Dir: c.Chdir,
-		Confinement: confined, Cgroup: a.cgroup("route", name, c.Cgroup),
-		QueryArguments: c.QueryArguments, KeepBackground: c.KeepBackground, IgnoreExitStatus: c.IgnoreExitStatus,
+		Scripts: backend.Scripts{
+			Runner: runner, Interpreters: c.Extensions, Inherited: c.Environ(c.Ambient(os.Environ())), Dir: c.Chdir,
+			Confinement: confined, Cgroup: a.cgroup("route", name, c.Cgroup),
+		},
+		Timeout: c.Timeout, QueryArguments: c.QueryArguments, KeepBackground: c.KeepBackground, IgnoreExitStatus: c.IgnoreExitStatus,
 	}, nil
 }
 

@@ -6,41 +6,20 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
-	"slices"
 	"sync"
 	"syscall"
 	"time"
 
 	"gatecrew/procpool"
-	"gatecrew/procpool/confine"
 	"gatecrew/protocol"
 	"gatecrew/protocol/cgi"
 )
 
-// CGI runs one process per request (RFC 3875). The program is the request's
-// SCRIPT_FILENAME, which the route has found on the disk and nothing else.
+// CGI runs one process per request (RFC 3875).
 type CGI struct {
-	Runner *procpool.Runner
+	Scripts
 	// Timeout is the longest silence of the script; 0 means no limit.
 	Timeout time.Duration
-	// Interpreters maps a file extension, with its dot, to the program that
-	// runs such scripts. A script without one is executed itself.
-	Interpreters map[string]string
-	// Inherited is the part of the gateway's own environment that scripts
-	// get, as NAME=VALUE.
-	Inherited []string
-	// Dir is the working directory; "" means the script's own (RFC 3875,
-	// section 7.2).
-	Dir string
-	// Cgroup is the control group that scripts start in; nil means the
-	// gateway's own.
-	Cgroup *procpool.Cgroup
-	// Confinement is what scripts may not do; nil leaves them what the
-	// gateway may. With a Chroot SCRIPT_FILENAME and the like are requests'
-	// as the gateway sees the file, and are told to the script as it will.
-	// Interpreters and Dir stand as it will already.
-	Confinement *confine.Confinement
 	// QueryArguments passes the words of a query like ?a+b as command-line
 	// arguments (RFC 3875, section 4.4). Dangerous with many interpreters.
 	QueryArguments bool
@@ -57,6 +36,9 @@ func (c *CGI) Open(ctx context.Context, req *protocol.Request) (protocol.Exchang
 	if err != nil {
 		return nil, err
 	}
+	if c.QueryArguments {
+		command.Argv = append(command.Argv, cgi.QueryArgs(req.Get("REQUEST_METHOD"), req.Get("QUERY_STRING"))...)
+	}
 	process, err := c.Runner.Start(ctx, command, req.Stderr)
 	if err != nil {
 		return nil, admission(err)
@@ -71,43 +53,6 @@ func (c *CGI) Open(ctx context.Context, req *protocol.Request) (protocol.Exchang
 	w := &cgiWatch{process: process}
 	w.begin(ctx, x, c.Timeout)
 	return w, nil
-}
-
-// command is the program, its arguments and its environment.
-func (c *CGI) command(req *protocol.Request) (procpool.Command, error) {
-	params := c.inside(req.Params)
-	env, err := cgi.Environ(params, c.Inherited)
-	if err != nil {
-		return procpool.Command{}, err
-	}
-	script := c.Confinement.Inside(req.Get("SCRIPT_FILENAME"))
-	command := procpool.Command{Path: script, Argv: []string{script}, Env: env, Dir: c.Dir, Confinement: c.Confinement, Cgroup: c.Cgroup}
-	if command.Dir == "" {
-		command.Dir = filepath.Dir(script)
-	}
-	if interpreter := c.Interpreters[filepath.Ext(script)]; interpreter != "" {
-		command.Path, command.Argv = interpreter, []string{interpreter, script}
-	}
-	if c.QueryArguments {
-		command.Argv = append(command.Argv, cgi.QueryArgs(req.Get("REQUEST_METHOD"), req.Get("QUERY_STRING"))...)
-	}
-	return command, nil
-}
-
-// inside turns the paths that a request was given into those by which a script
-// in another root folder knows the files.
-func (c *CGI) inside(params []protocol.Param) []protocol.Param {
-	if c.Confinement == nil || c.Confinement.Chroot == "" {
-		return params
-	}
-	params = slices.Clone(params)
-	for i := range params {
-		switch params[i].Name {
-		case "SCRIPT_FILENAME", "DOCUMENT_ROOT", "PATH_TRANSLATED":
-			params[i].Value = c.Confinement.Inside(params[i].Value)
-		}
-	}
-	return params
 }
 
 // cgiWatch names the process to the access log.
