@@ -17,6 +17,7 @@ import (
 	"gatecrew/gateway/slowlog"
 	"gatecrew/procpool"
 	"gatecrew/protocol/fcgi"
+	"gatecrew/protocol/stdio"
 )
 
 // applications are all that runs outside the gateway's own process: pools of
@@ -167,6 +168,30 @@ func (a *applications) cgi(name string, c *config.CGI) (*backend.CGI, error) {
 			Confinement: confined, Cgroup: a.cgroup("route", name, c.Cgroup),
 		},
 		Timeout: c.Timeout, QueryArguments: c.QueryArguments, KeepBackground: c.KeepBackground, IgnoreExitStatus: c.IgnoreExitStatus,
+	}, nil
+}
+
+// framings are by their names in the configuration.
+var framings = map[string]stdio.Framing{"lines": stdio.Lines, "binary": stdio.Lengths, "stream": stdio.Stream}
+
+// socket makes the backend of a route with a process for each WebSocket.
+func (a *applications) socket(name string, c *config.Socket) (*backend.Socket, error) {
+	confined, err := socketConfinement(c)
+	if err != nil {
+		return nil, err
+	}
+	runner := procpool.NewRunner(procpool.RunnerConfig{
+		Name: name, Max: c.Max, QueueLength: queueLength(c.QueueLength), QueueTimeout: c.QueueTimeout,
+		StopGrace: c.StopTimeout, EndWhole: true, Log: a.log,
+	})
+	a.runners = append(a.runners, runner)
+	return &backend.Socket{
+		Scripts: backend.Scripts{
+			Runner: runner, Command: c.Command, Interpreters: c.Extensions, Inherited: c.Environ(c.Ambient(os.Environ())), Dir: c.Chdir,
+			Confinement: confined, Cgroup: a.cgroup("route", name, c.Cgroup),
+		},
+		Framing: framings[c.Framing], MaxOutput: int(c.MaxOutput), Subprotocols: c.Subprotocols,
+		MaxAge: c.MaxAge, IdleTimeout: c.IdleTimeout, CloseTimeout: c.CloseTimeout, Log: a.log,
 	}, nil
 }
 

@@ -143,12 +143,35 @@ func cgiConfinement(c *config.CGI) (*confine.Confinement, error) {
 	if err != nil || confined == nil || confined.Landlock == nil {
 		return confined, err
 	}
+	readScripts(confined, scripts, c.Extensions)
+	return confined, nil
+}
+
+// socketConfinement is the confinement of the programs of a route for
+// WebSockets.
+func socketConfinement(s *config.Socket) (*confine.Confinement, error) {
+	program := ""
+	if len(s.Command) > 0 {
+		program = s.Command[0]
+	}
+	confined, err := confinement(&s.Isolation, program, s.Chdir)
+	if err != nil || confined == nil || confined.Landlock == nil {
+		return confined, err
+	}
+	if s.Dir != "" {
+		readScripts(confined, s.Dir, s.Extensions)
+	}
+	return confined, nil
+}
+
+// readScripts lets Landlock read scripts, given as the gateway sees them, and
+// their interpreters.
+func readScripts(confined *confine.Confinement, scripts string, interpreters map[string]string) {
 	l := confined.Landlock
 	if inside := confined.Inside(scripts); inside != "/" {
 		l.ReadOnly = append(l.ReadOnly, inside)
 	}
-	for _, interpreter := range c.Extensions {
-		l.ReadOnly = append(l.ReadOnly, installation(c.Chroot, interpreter)...)
+	for _, interpreter := range interpreters {
+		l.ReadOnly = append(l.ReadOnly, installation(confined.Chroot, interpreter)...)
 	}
-	return confined, nil
 }

@@ -55,6 +55,8 @@ func newRoute(c *config.Route, apps *applications) (*site.Route, error) {
 		return r, err
 	case c.CGI != nil:
 		return r, useCGI(r, c.CGI, apps, c.Path)
+	case c.Socket != nil:
+		return r, useSocket(r, c.Socket, apps, c.Path)
 	case c.FastCGI != nil:
 		return r, useFastCGI(r, c.FastCGI, apps)
 	}
@@ -95,6 +97,27 @@ func useCGI(r *site.Route, c *config.CGI, apps *applications, path string) error
 	}
 	r.Target.DocumentRoot = dir
 	r.Scripts = &cgi.Resolver{Root: root, Prefix: r.Prefix, Index: c.Index, Extensions: c.Extensions}
+	return nil
+}
+
+// useSocket makes r a route with a process for each WebSocket.
+func useSocket(r *site.Route, c *config.Socket, apps *applications, path string) error {
+	r.Name = "socket " + path
+	programs, err := apps.socket(r.Name, c)
+	if err != nil {
+		return err
+	}
+	r.Backend, r.OnlySockets = programs, true
+	r.Target.PassAuthorization = c.PassAuthorization
+	if c.Dir == "" {
+		return nil
+	}
+	root, dir, err := openRoot(c.Dir)
+	if err != nil {
+		return err
+	}
+	r.Target.DocumentRoot = dir
+	r.Scripts = &cgi.Resolver{Root: root, Prefix: r.Prefix, Extensions: c.Extensions}
 	return nil
 }
 

@@ -40,7 +40,7 @@ type flagGroup struct {
 // staticFlag and interfaceFlag are part of the target rather than settings.
 var (
 	staticFlag    = flag{name: "static", value: "URL=DIR...", usage: "serve the files of a folder below a path"}
-	interfaceFlag = flag{name: "interface", value: "wsgi|asgi|cgi", usage: "what the target is (default: found out)"}
+	interfaceFlag = flag{name: "interface", value: "wsgi|asgi|cgi|websocket", usage: "what the target is (default: found out)"}
 )
 
 // flagGroups are in the order in which someone needs them.
@@ -64,9 +64,9 @@ var flagGroups = []flagGroup{
 		{name: "loop", value: "asyncio|uvloop", usage: "event loop of ASGI (default: uvloop where it is installed)", keys: []string{"pool.loop"}},
 		{name: "lifespan", value: "on|off", usage: "tell an ASGI application of start and end (default: if it knows of that)", keys: []string{"pool.lifespan"}},
 		{name: "python", value: "PROGRAM", usage: "(default: of $VIRTUAL_ENV, .venv, venv, else python3)", keys: []string{"pool.python"}},
-		{name: "chdir", value: "DIR", usage: "folder to run in (default: this one; CGI the script's)", keys: []string{"pool.chdir", "cgi.chdir"}},
-		{name: "env", short: "e", value: "NAME=VALUE...", usage: "set a variable of the application", keys: []string{"pool.env", "cgi.env"}},
-		{name: "pass-env", value: "NAME...", usage: "pass on a variable of this environment, or PREFIX*", keys: []string{"pool.pass_env", "cgi.pass_env"}},
+		{name: "chdir", value: "DIR", usage: "folder to run in (default: this one; CGI the script's)", keys: []string{"pool.chdir", "cgi.chdir", "socket.chdir"}},
+		{name: "env", short: "e", value: "NAME=VALUE...", usage: "set a variable of the application", keys: []string{"pool.env", "cgi.env", "socket.env"}},
+		{name: "pass-env", value: "NAME...", usage: "pass on a variable of this environment, or PREFIX*", keys: []string{"pool.pass_env", "cgi.pass_env", "socket.pass_env"}},
 		{name: "preload", usage: "import the application once and fork the workers", keys: []string{"pool.preload"}, sets: "true"},
 		{name: "warm-up", value: "PATH", usage: "what a new worker is asked for before it gets requests", keys: []string{"pool.warm_up"}},
 		{name: "start-timeout", value: "TIME", usage: "time for a worker to load the application (default: 60s)", keys: []string{"pool.start_timeout"}},
@@ -88,36 +88,38 @@ var flagGroups = []flagGroup{
 		{name: "memory-budget", value: "SIZE", usage: "memory of all workers together (default: 0, no limit)", keys: []string{"pool.memory_budget"}},
 	}},
 	{"Requests that wait or take long", []flag{
-		{name: "queue-length", value: "N", usage: "requests that may wait (default: 512)", keys: []string{"pool.queue_length", "cgi.queue_length", "fastcgi.queue_length"}},
-		{name: "queue-timeout", value: "TIME", usage: "how long a request may wait (default: 10s)", keys: []string{"pool.queue_timeout", "cgi.queue_timeout", "fastcgi.queue_timeout"}},
+		{name: "queue-length", value: "N", usage: "requests that may wait (default: 512)", keys: []string{"pool.queue_length", "cgi.queue_length", "socket.queue_length", "fastcgi.queue_length"}},
+		{name: "queue-timeout", value: "TIME", usage: "how long a request may wait (default: 10s)", keys: []string{"pool.queue_timeout", "cgi.queue_timeout", "socket.queue_timeout", "fastcgi.queue_timeout"}},
 		{name: "timeout", short: "t", value: "TIME", usage: "longest silence of an application (default: 30s; FastCGI 60s)", keys: []string{"pool.timeout", "cgi.timeout", "fastcgi.timeout"}},
 		{name: "slow-timeout", value: "TIME", usage: "when the slow log tells the stacks of a request (default: 10s)", keys: []string{"pool.slow_timeout"}},
 		{name: "interrupt-timeout", value: "TIME", usage: "time to end for one that was interrupted (default: 1s)", keys: []string{"pool.interrupt_timeout"}},
 		{name: "graceful-timeout", value: "TIME", usage: "time to end the requests in progress (default: 30s)", keys: []string{"graceful_timeout", "pool.graceful_timeout"}},
-		{name: "stop-timeout", value: "TIME", usage: "time between TERM and KILL (default: 5s)", keys: []string{"pool.stop_timeout", "cgi.stop_timeout"}},
+		{name: "stop-timeout", value: "TIME", usage: "time between TERM and KILL (default: 5s)", keys: []string{"pool.stop_timeout", "cgi.stop_timeout", "socket.stop_timeout"}},
 		{name: "no-replay", usage: "no second worker for a request that one may have seen", keys: []string{"pool.replay_idempotent"}, sets: "false"},
 		{name: "buffer-requests", value: "true|false", usage: "read bodies before a worker is taken (default: true for WSGI)", keys: []string{"pool.buffer_requests"}},
 		{name: "no-buffer-requests", usage: "the same as --buffer-requests false", keys: []string{"pool.buffer_requests"}, sets: "false"},
 	}},
 	{"WebSockets", []flag{
-		{name: "ws-max-message", value: "SIZE", usage: "largest message of a client (default: 16m)", keys: []string{"pool.websocket.max_message"}},
-		{name: "ws-ping-interval", value: "TIME", usage: "how often a client is pinged, 0 never (default: 20s)", keys: []string{"pool.websocket.ping_interval"}},
-		{name: "ws-ping-timeout", value: "TIME", usage: "time for it to answer (default: 20s)", keys: []string{"pool.websocket.ping_timeout"}},
-		{name: "ws-no-compression", usage: "send and take no compressed messages", keys: []string{"pool.websocket.compression"}, sets: "false"},
-		{name: "ws-origin", value: "ORIGIN...", usage: "pages that may connect: https://HOST, or same (default: any)", keys: []string{"pool.websocket.origins"}},
+		{name: "ws-max-message", value: "SIZE", usage: "largest message of a client (default: 16m)", keys: []string{"pool.websocket.max_message", "socket.max_message"}},
+		{name: "ws-ping-interval", value: "TIME", usage: "how often a client is pinged, 0 never (default: 20s)", keys: []string{"pool.websocket.ping_interval", "socket.ping_interval"}},
+		{name: "ws-ping-timeout", value: "TIME", usage: "time for it to answer (default: 20s)", keys: []string{"pool.websocket.ping_timeout", "socket.ping_timeout"}},
+		{name: "ws-framing", value: "lines|binary|stream", usage: "how a program tells messages apart (default: lines)", keys: []string{"socket.framing"}},
+		{name: "ws-subprotocol", value: "NAME...", usage: "subprotocol that a program speaks", keys: []string{"socket.subprotocols"}},
+		{name: "ws-no-compression", usage: "send and take no compressed messages", keys: []string{"pool.websocket.compression", "socket.compression"}, sets: "false"},
+		{name: "ws-origin", value: "ORIGIN...", usage: "pages that may connect: https://HOST, same or * (default: *; of a program same)", keys: []string{"pool.websocket.origins", "socket.origins"}},
 	}},
 	{"What processes may not do", []flag{
-		{name: "user", value: "USER", usage: "run processes as another user; only as root", keys: []string{"pool.user", "cgi.user"}},
-		{name: "group", value: "GROUP", usage: "and group (default: that of --user)", keys: []string{"pool.group", "cgi.group"}},
-		{name: "umask", value: "OCTAL", usage: "permissions that new files don't get, as 027", keys: []string{"pool.umask", "cgi.umask"}},
-		{name: "nice", value: "N", usage: "niceness added to processes (default: 0)", keys: []string{"pool.nice", "cgi.nice"}},
-		{name: "cpus", value: "N...", usage: "processors that processes may run on (default: all)", keys: []string{"pool.cpus", "cgi.cpus"}},
-		{name: "rlimit", value: "NAME=VALUE...", usage: "a limit of each process, as nofile=256 or as=2g", keys: []string{"pool.rlimits", "cgi.rlimits"}},
-		{name: "no-new-privileges", usage: "no rights by set-user-id programs", keys: []string{"pool.no_new_privileges", "cgi.no_new_privileges"}, sets: "true"},
+		{name: "user", value: "USER", usage: "run processes as another user; only as root", keys: []string{"pool.user", "cgi.user", "socket.user"}},
+		{name: "group", value: "GROUP", usage: "and group (default: that of --user)", keys: []string{"pool.group", "cgi.group", "socket.group"}},
+		{name: "umask", value: "OCTAL", usage: "permissions that new files don't get, as 027", keys: []string{"pool.umask", "cgi.umask", "socket.umask"}},
+		{name: "nice", value: "N", usage: "niceness added to processes (default: 0)", keys: []string{"pool.nice", "cgi.nice", "socket.nice"}},
+		{name: "cpus", value: "N...", usage: "processors that processes may run on (default: all)", keys: []string{"pool.cpus", "cgi.cpus", "socket.cpus"}},
+		{name: "rlimit", value: "NAME=VALUE...", usage: "a limit of each process, as nofile=256 or as=2g", keys: []string{"pool.rlimits", "cgi.rlimits", "socket.rlimits"}},
+		{name: "no-new-privileges", usage: "no rights by set-user-id programs", keys: []string{"pool.no_new_privileges", "cgi.no_new_privileges", "socket.no_new_privileges"}, sets: "true"},
 	}},
 	{"CGI scripts and FastCGI applications", []flag{
-		{name: "max-processes", value: "N", usage: "CGI processes at once (default: 16)", keys: []string{"cgi.max"}},
-		{name: "pass-authorization", usage: "hand the Authorization field to CGI scripts", keys: []string{"cgi.pass_authorization"}, sets: "true"},
+		{name: "max-processes", value: "N", usage: "processes at once (default: CGI 16, WebSocket 64)", keys: []string{"cgi.max", "socket.max"}},
+		{name: "pass-authorization", usage: "hand the Authorization field to CGI scripts", keys: []string{"cgi.pass_authorization", "socket.pass_authorization"}, sets: "true"},
 		{name: "root", value: "DIR", usage: "folder of a FastCGI application's scripts", keys: []string{"fastcgi.root"}},
 		{name: "index", value: "NAME...", usage: "file that stands for a folder (default: index.php with --root)", keys: []string{"fastcgi.index", "cgi.index"}},
 		{name: "max-connections", value: "N", usage: "connections to a FastCGI application (default: 5)", keys: []string{"fastcgi.max_connections"}},
@@ -204,7 +206,7 @@ func (f *flag) whole() bool {
 		return false
 	}
 	start, _, _ := strings.Cut(f.keys[0], ".")
-	return !slices.Contains([]string{"pool", "cgi", "fastcgi", "route", "site"}, start)
+	return !slices.Contains([]string{"pool", "cgi", "socket", "fastcgi", "route", "site"}, start)
 }
 
 // cliFlags are the flags of a command.

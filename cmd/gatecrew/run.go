@@ -26,20 +26,22 @@ func runCommand() *cli.Command {
 }
 
 func run(c *cli.Context) error {
-	switch c.NArg() {
-	case 1:
-	case 0:
+	_, iface := interfaceFlag.given(c)
+	switch program := len(iface) > 0 && iface[0] == "websocket"; {
+	case c.NArg() == 1, c.NArg() > 1 && program:
+	case c.NArg() == 0:
 		return &exitError{code: exitUsage, message: "run needs a target", hint: "as in gatecrew run app:app or gatecrew run ./cgi-bin"}
 	default:
 		return &exitError{code: exitUsage, message: "run takes one target, and these are " + strings.Join(c.Args().Slice(), ", "), hint: "gatecrew serve hosts several"}
 	}
 	r := config.Run{
-		Target:   c.Args().First(),
-		Settings: settings(c, anyFlag),
+		Target:    c.Args().First(),
+		Arguments: c.Args().Tail(),
+		Settings:  settings(c, anyFlag),
 	}
 	_, r.Static = staticFlag.given(c)
-	if _, values := interfaceFlag.given(c); values != nil {
-		r.Interface = values[0]
+	if iface != nil {
+		r.Interface = iface[0]
 	}
 	bound := slices.ContainsFunc(r.Settings, func(s config.Setting) bool { return s.Keys[0] == "listen" })
 	if port := os.Getenv("PORT"); port != "" && !bound {
@@ -60,6 +62,7 @@ Serves one thing over HTTP. TARGET is one of
   app.py, app.wsgi   a file with one, or FILE:callable
   DIR                a folder of CGI scripts, each served at /NAME
   SCRIPT             a CGI script that answers every path
+  PROGRAM [ARG...]   a process for each WebSocket, with --interface websocket
   fcgi://HOST:PORT   a FastCGI application; also fcgi+unix:PATH
 
 A .py file that is executable and starts with #! is a CGI script.

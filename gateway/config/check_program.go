@@ -33,7 +33,7 @@ func (c *checker) programs() {
 // companion checks one program.
 func (c *checker) companion(at string, p *Program) {
 	in := c.surroundings(at, &p.Isolation, &p.Chdir)
-	c.command(at+".command", p)
+	c.command(at+".command", p.Command, p.Chroot)
 	c.after(at, p.After)
 	c.reachable(at+".ready", &p.Ready)
 	c.oneOf(at+".restart", p.Restart, "always", "on-failure", "never")
@@ -43,20 +43,21 @@ func (c *checker) companion(at string, p *Program) {
 	c.environment(at, in, &p.Environment)
 }
 
-// command finds the program of a command.
-func (c *checker) command(at string, p *Program) {
-	if len(p.Command) == 0 || p.Command[0] == "" {
+// command finds the program of a command, as a process sees it whose root
+// folder is chroot.
+func (c *checker) command(at string, command []string, chroot string) {
+	if len(command) == 0 || command[0] == "" {
 		c.fault(at, "the command is missing", "write command: [PROGRAM, ARGUMENT...]")
 		return
 	}
-	name := p.Command[0]
+	name := command[0]
 	switch {
-	case p.Chroot != "", strings.Contains(name, "/"):
-		if found, ok := c.inside(p.Chroot).program(at+"[0]", name); ok {
-			p.Command[0] = found
+	case chroot != "", strings.Contains(name, "/"):
+		if found, ok := c.inside(chroot).program(at+"[0]", name); ok {
+			command[0] = found
 		}
 	default:
-		c.commandName(at+"[0]", &p.Command[0])
+		c.commandName(at+"[0]", &command[0])
 	}
 }
 

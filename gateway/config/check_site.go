@@ -91,7 +91,7 @@ func (c *checker) route(at string, r *Route, paths map[string]string) {
 // handler checks what answers on a route.
 func (c *checker) handler(at string, r *Route) {
 	var kinds []string
-	for _, kind := range []string{"static", "cgi", "pool", "fastcgi"} {
+	for _, kind := range []string{"static", "cgi", "socket", "pool", "fastcgi"} {
 		if c.written(at + "." + kind) {
 			kinds = append(kinds, kind)
 		}
@@ -101,13 +101,16 @@ func (c *checker) handler(at string, r *Route) {
 		if len(kinds) > 1 {
 			message = "more than one thing answers here: " + strings.Join(kinds, ", ")
 		}
-		c.fault(at, message, "write exactly one of static, cgi, pool, fastcgi")
+		c.fault(at, message, "write exactly one of static, cgi, socket, pool, fastcgi")
 	}
 	if r.Static != nil {
 		c.static(at+".static", r.Static)
 	}
 	if r.CGI != nil {
 		c.cgi(at+".cgi", r.CGI)
+	}
+	if r.Socket != nil {
+		c.socket(at+".socket", r.Socket)
 	}
 	if r.FastCGI != nil {
 		c.fastcgi(at+".fastcgi", r.FastCGI)
@@ -120,7 +123,7 @@ func (c *checker) handler(at string, r *Route) {
 		c.fault(at+".root_path", "only a route with pool has it", "")
 	}
 	if c.written(at + ".pass_authorization") {
-		c.fault(at+".pass_authorization", "only a route with pool has it", "write it inside of cgi or fastcgi")
+		c.fault(at+".pass_authorization", "only a route with pool has it", "write it inside of cgi, socket or fastcgi")
 	}
 	if c.written(at + ".priority") {
 		c.fault(at+".priority", "only a route with pool has it", "leave it out")
@@ -191,20 +194,14 @@ func (c *checker) cgi(at string, g *CGI) {
 		g.Script = c.abs(g.Script)
 		c.script(at, g)
 	}
-	if g.Chroot != "" {
-		c.scriptsInside(at, g)
+	switch {
+	case g.Chroot == "":
+	case g.Script != "":
+		c.scriptsInside(at+".script", &g.Script, g.Chroot)
+	default:
+		c.scriptsInside(at+".dir", &g.Dir, g.Chroot)
 	}
-	for _, ext := range slices.Sorted(maps.Keys(g.Extensions)) {
-		where := join(at+".extensions", ext)
-		c.extension(where, ext)
-		program := g.Extensions[ext]
-		if program == "" {
-			continue
-		}
-		if found, ok := in.program(where, program); ok {
-			g.Extensions[ext] = found
-		}
-	}
+	c.extensions(at+".extensions", g.Extensions, in)
 	if g.KeepBackground && g.Cgroup != nil {
 		c.fault(at+".keep_background", "it can't be together with cgroup, which ends with the gateway and all that is in it", "leave one of them out")
 	}
@@ -240,17 +237,13 @@ func (c *checker) script(at string, g *CGI) {
 
 // scriptsInside checks that the scripts, which the gateway finds from outside,
 // lie inside of the folder that they will take for /.
-func (c *checker) scriptsInside(at string, g *CGI) {
-	key, path := ".dir", &g.Dir
-	if g.Script != "" {
-		key, path = ".script", &g.Script
-	}
+func (c *checker) scriptsInside(at string, path *string, chroot string) {
 	real, err := filepath.EvalSymlinks(*path)
 	if *path == "" || err != nil {
 		return // reported already
 	}
-	if rel, err := filepath.Rel(g.Chroot, real); err != nil || !filepath.IsLocal(rel) {
-		c.fault(at+key, real+" is not inside of the chroot, "+g.Chroot, "write the path as it is outside, of something inside")
+	if rel, err := filepath.Rel(chroot, real); err != nil || !filepath.IsLocal(rel) {
+		c.fault(at, real+" is not inside of the chroot, "+chroot, "write the path as it is outside, of something inside")
 		return
 	}
 	*path = real

@@ -291,7 +291,7 @@ type Isolation struct {
 	// those of the gateway.
 	Rlimits map[string]string `yaml:"rlimits,omitempty"`
 	// Chroot is the folder that the processes take for /. Every other path
-	// of theirs is taken inside of it, but for Dir and Script of CGI, which
+	// of theirs is taken inside of it, but for Dir and Script of scripts, which
 	// are paths outside of something inside. Only as root. Default: none.
 	Chroot string `yaml:"chroot,omitempty"`
 	// NoNewPrivileges keeps processes from gaining rights by a set-user-id
@@ -443,8 +443,8 @@ type HSTS struct {
 	Preload bool `yaml:"preload"`
 }
 
-// Route says what answers below one path: exactly one of Static, CGI, Pool and
-// FastCGI is set.
+// Route says what answers below one path: exactly one of Static, CGI, Socket,
+// Pool and FastCGI is set.
 type Route struct {
 	// Path is the prefix, by whole segments: /app holds /app and /app/x but
 	// not /apple. The longest one that matches a request wins. It has no
@@ -454,6 +454,8 @@ type Route struct {
 	Static *Static `yaml:"static,omitempty"`
 	// CGI runs a process for each request.
 	CGI *CGI `yaml:"cgi,omitempty"`
+	// Socket runs a process for each WebSocket.
+	Socket *Socket `yaml:"socket,omitempty"`
 	// FastCGI hands requests to an application that runs elsewhere.
 	FastCGI *FastCGI `yaml:"fastcgi,omitempty"`
 	// Pool names the pool of workers that answers.
@@ -467,8 +469,8 @@ type Route struct {
 	// empty.
 	RootPath string `yaml:"root_path,omitempty"`
 	// PassAuthorization hands the Authorization field to the application,
-	// which is what Python applications expect. Only with pool: cgi and
-	// fastcgi have their own. Default: true with pool.
+	// which is what Python applications expect. Only with pool: cgi,
+	// socket and fastcgi have their own. Default: true with pool.
 	PassAuthorization bool `yaml:"pass_authorization,omitempty"`
 }
 

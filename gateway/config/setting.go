@@ -41,7 +41,7 @@ func (c *checker) set(s Setting, kind string, places map[string]place) {
 		p, ok := places[start]
 		switch {
 		case ok && (start != "route" || kind == "pool"):
-		case slices.Contains([]string{"pool", "cgi", "fastcgi", "route"}, start):
+		case slices.Contains([]string{"pool", "cgi", "socket", "fastcgi", "route"}, start):
 			continue // what another target would be
 		default:
 			p, rest = place{reflect.ValueOf(c.cfg).Elem(), ""}, key
@@ -65,7 +65,7 @@ func (c *checker) set(s Setting, kind string, places map[string]place) {
 	}
 }
 
-var targetNames = map[string]string{"pool": "a Python application", "cgi": "CGI", "fastcgi": "a FastCGI address"}
+var targetNames = map[string]string{"pool": "a Python application", "cgi": "CGI", "socket": "a program over WebSocket", "fastcgi": "a FastCGI address"}
 
 // allocated is what a pointer leads to, made with its defaults when it leads
 // nowhere.

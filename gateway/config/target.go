@@ -15,12 +15,16 @@ type Run struct {
 	// file, a folder of CGI scripts, one CGI script, fcgi://HOST:PORT or
 	// fcgi+unix:PATH.
 	Target string
-	// Interface says what the target is: cgi, wsgi or asgi. Empty or auto looks at
+	// Interface says what the target is: cgi, wsgi, asgi, or websocket for a
+	// program, or a folder of such, of which each WebSocket gets a process. Empty or auto looks at
 	// a file: .wsgi is a Python application, and so is .py unless it is
 	// executable and starts with #!; any other executable file is a CGI
 	// script. Which of WSGI and ASGI a Python application is then shows
 	// when it has been imported.
 	Interface string
+	// Arguments are of the program that Target is. Only with the interface
+	// websocket.
+	Arguments []string
 	// Static are folders to serve beside the target, each as URL=DIR.
 	Static []string
 	// Settings are values over the defaults.
@@ -60,6 +64,8 @@ func ForTarget(run Run) (cfg *Config, understood string, err error) {
 		places[kind] = place{reflect.ValueOf(cfg.Pools[targetPool]).Elem(), "pools." + targetPool}
 	case "cgi":
 		places[kind] = place{reflect.ValueOf(route.CGI).Elem(), "sites[0].routes[0].cgi"}
+	case "socket":
+		places[kind] = place{reflect.ValueOf(route.Socket).Elem(), "sites[0].routes[0].socket"}
 	case "fastcgi":
 		places[kind] = place{reflect.ValueOf(route.FastCGI).Elem(), "sites[0].routes[0].fastcgi"}
 	}
@@ -82,7 +88,7 @@ func ForTarget(run Run) (cfg *Config, understood string, err error) {
 }
 
 // target says what the target is: it fills in the route and the pool, and
-// returns the route's kind: pool, cgi or fastcgi.
+// returns the route's kind: pool, cgi, socket or fastcgi.
 func (c *checker) target(run Run, route *Route) (kind, understood string, err error) {
 	target := run.Target
 	if rest, ok := strings.CutPrefix(target, "fcgi://"); ok {
@@ -95,8 +101,10 @@ func (c *checker) target(run Run, route *Route) (kind, understood string, err er
 	case "auto":
 		run.Interface = ""
 	case "", "wsgi", "asgi", "cgi":
+	case "websocket":
+		return c.targetSocket(run, route)
 	default:
-		return "", "", fault(fmt.Sprintf("%q is no interface", run.Interface), "write --interface wsgi, asgi or cgi")
+		return "", "", fault(fmt.Sprintf("%q is no interface", run.Interface), "write --interface wsgi, asgi, cgi or websocket")
 	}
 	if info, err := os.Stat(target); err == nil {
 		if info.IsDir() {

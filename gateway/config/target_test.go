@@ -74,7 +74,7 @@ func TestForTargetFaults(t *testing.T) {
 		{Run{Target: "htdocs/a.php"}, "htdocs/a.php: PHP runs behind PHP-FPM (write fcgi+unix:PATH or fcgi://HOST:PORT with --root htdocs)"},
 		{Run{Target: "cgi-bin", Interface: "wsgi"}, "cgi-bin: a folder is not a Python application (write module:callable, with --chdir for the folder)"},
 		{Run{Target: "app:app", Interface: "cgi"}, "app:app: a Python module is not a CGI script (write the path of a script)"},
-		{Run{Target: "app:app", Interface: "psgi"}, `app:app: "psgi" is no interface (write --interface wsgi, asgi or cgi)`},
+		{Run{Target: "app:app", Interface: "psgi"}, `app:app: "psgi" is no interface (write --interface wsgi, asgi, cgi or websocket)`},
 		{Run{Target: "app:app", Interface: "asgi", Settings: set("--threads", "pool.threads", "4")}, `--threads: it is about WSGI, and the interface is asgi (write concurrency, or leave it out)`},
 		{Run{Target: "app:app", Interface: "wsgi", Settings: set("--loop", "pool.loop", "uvloop")}, `--loop: it is about ASGI, and the interface is wsgi (leave it out)`},
 		{Run{Target: "app:app", Settings: set("--concurrency", "pool.concurrency", "70000")}, `--concurrency: one worker has at most 65535 requests at a time (more workers have more)`},

@@ -26,7 +26,7 @@ type WebSocket struct {
 	Compression bool `yaml:"compression"`
 	// Origins are the sites whose pages may connect, as a browser says in the
 	// Origin field: SCHEME://HOST[:PORT], or same for pages from the host that
-	// they connect to. Others are answered 403, and clients that are no
+	// they connect to, or * for any. Others are answered 403, and clients that are no
 	// browsers and send no Origin are let in. Default: empty, any; the
 	// application has to know who is asking, since a browser sends its
 	// cookies along from the pages of any site.
@@ -54,12 +54,12 @@ func (c *checker) websocket(at string, w *WebSocket) {
 		c.fault(at+".ping_timeout", "it does nothing without ping_interval", "leave it out")
 	}
 	for i, origin := range w.Origins {
-		if origin == "same" {
+		if origin == "same" || origin == "*" {
 			continue
 		}
 		u, err := url.Parse(origin)
 		if err != nil || u.Scheme == "" || u.Host == "" || u.User != nil || strings.TrimSuffix(u.Path, "/")+u.RawQuery+u.Fragment != "" {
-			c.fault(fmt.Sprintf("%s.origins[%d]", at, i), fmt.Sprintf("%q is no origin", origin), "write https://example.org, or same for the host that is connected to")
+			c.fault(fmt.Sprintf("%s.origins[%d]", at, i), fmt.Sprintf("%q is no origin", origin), "write https://example.org, same for the host that is connected to, or * for any")
 			continue
 		}
 		w.Origins[i] = strings.ToLower(u.Scheme + "://" + u.Host)

@@ -31,6 +31,7 @@ func (f *failure) Error() string { return f.text }
 
 var (
 	errNoRoute       = &failure{status: http.StatusNotFound, text: "Nothing is served at this address."}
+	errOnlySockets   = &failure{status: http.StatusUpgradeRequired, text: "This address is for WebSocket connections."}
 	errTooManyFields = &failure{status: http.StatusRequestHeaderFieldsTooLarge, text: "The request has too many header fields."}
 	errMisdirected   = &failure{status: http.StatusMisdirectedRequest, text: "This connection can't be used for that host."}
 	errRedirectLoop  = &failure{status: http.StatusInternalServerError, text: "The application redirects in a circle.",
@@ -103,6 +104,9 @@ func (f *failure) write(w http.ResponseWriter, r *http.Request, requestID string
 	h.Set("X-Request-Id", requestID)
 	if f.status == http.StatusMethodNotAllowed {
 		h.Set("Allow", "GET, HEAD")
+	}
+	if f.status == http.StatusUpgradeRequired {
+		h.Set("Upgrade", "websocket") // RFC 9110, section 15.5.22
 	}
 	if f.retryAfter > 0 {
 		h.Set("Retry-After", strconv.Itoa(f.retryAfter))

@@ -128,6 +128,9 @@ func (h *Handler) serve(x *exchange, r *http.Request) error {
 			return err
 		}
 		target.ServerName = serverName
+		if route.OnlySockets {
+			return errOnlySockets
+		}
 		local, err := h.ask(x, r, route, &target)
 		if err != nil || local == "" {
 			return err

@@ -37,6 +37,9 @@ type Route struct {
 	// ReplayIdempotent allows to give an idempotent request to a second
 	// worker when the first one died before its response head.
 	ReplayIdempotent bool
+	// OnlySockets is true when the application serves WebSockets and nothing
+	// else.
+	OnlySockets bool
 	// Script is true for CGI, where a script may be an NPH script.
 	Script bool
 }
