@@ -60,6 +60,7 @@ class Request:
         "thread",  # that runs it, 0 until one does
         "guarded",  # it is not in the application: no exception may be sent to its thread
         "interruption",  # the attempt to end it
+        "hinted",  # bytes of output that were interim responses; not there when none were
     )
 
     def __init__(self, request_id, window, role=rec.RESPONDER):

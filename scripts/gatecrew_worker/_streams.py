@@ -1,6 +1,9 @@
 """wsgi.input, wsgi.errors and wsgi.file_wrapper."""
 
 import io
+import os
+import stat
+import sys
 from wsgiref.util import FileWrapper as _FileWrapper
 
 
@@ -99,12 +102,51 @@ class Errors:
             self._loop.write_errors(self._request, line.encode("utf-8", "backslashreplace"))
 
 
+_BLOCK = 65536  # bytes
+
+
 class FileWrapper(_FileWrapper):
-    """wsgi.file_wrapper, reading at least 64 KiB at a time.
+    """wsgi.file_wrapper. A file of the system is sent by the gateway; all else
+    is read, at least 64 KiB at a time.
 
     The block size is a suggestion (PEP 3333), and the ones that frameworks
     suggest, 4 or 8 KiB, would make records far smaller than the wire takes.
     """
 
-    def __init__(self, filelike, blksize=65536):
-        super().__init__(filelike, max(blksize, 65536))
+    def __init__(self, filelike, blksize=0):
+        super().__init__(filelike, max(blksize, _BLOCK))
+
+    def reopen(self):
+        """Opens the file anew, for the gateway to send it. Returns a
+        descriptor, the position, and how many bytes there are from it on, or
+        None where only the application's object can tell what its bytes are,
+        and where they are so few that reading them is quicker."""
+        file = _plain_file(self.filelike)
+        if file is None:
+            return None
+        try:
+            file.flush()  # what was written to it, before it is read
+            info = os.fstat(file.fileno())
+            offset = file.tell()
+            length = info.st_size - offset
+            if not stat.S_ISREG(info.st_mode) or length <= _BLOCK:
+                return None
+            # Another offset than the one that the application moves, and
+            # never a right to write. A file without a name has this path too.
+            return os.open("/proc/self/fd/%d" % file.fileno(), os.O_RDONLY), offset, length
+        except (OSError, ValueError):  # no position, no right, no /proc; closed
+            return None
+
+
+def _plain_file(filelike):
+    """The file of the standard library whose own read method filelike.read is,
+    or None. What has been given another method decides itself what it reads."""
+    tempfile = sys.modules.get("tempfile")
+    if tempfile is not None and type(filelike) is tempfile._TemporaryFileWrapper:
+        filelike = filelike.file
+    read = getattr(filelike, "read", None)
+    file = getattr(read, "__self__", None)
+    kind = type(file)
+    if getattr(read, "__name__", "") != "read" or kind not in (io.BufferedReader, io.BufferedRandom, io.FileIO):
+        return None
+    return file if kind is io.FileIO or type(file.raw) is io.FileIO else None

@@ -321,6 +321,8 @@ class Loop:
         try:
             if request.aborted or request.ended or self._broken:
                 raise ClientDisconnected("the client went away")
+            if not self._connection.flow:
+                raise OSError(errno.EOPNOTSUPP, "the other side knows no files")
             record = rec.file(request.id, offset, length)
             with self._send_lock:
                 try:

@@ -1,8 +1,10 @@
 """WSGI (PEP 3333): a request's parameters to environ, an application's answer
 to a CGI response."""
 
+import os
 import re
 import sys
+from _thread import get_ident
 from wsgiref.util import is_hop_by_hop
 
 from gatecrew_worker import _connection, _head, _stacks
@@ -44,6 +46,7 @@ class Handler:
             "wsgi.run_once": False,
             "wsgi.input_terminated": True,
             "wsgi.file_wrapper": FileWrapper,
+            "wsgi.early_hints": self.early_hints,
         }
 
     def __call__(self, request):
@@ -68,6 +71,19 @@ class Handler:
             # worker): they end the request of whoever raised them, not the
             # ones of its neighbours.
             response.fail(exc)
+
+    def early_hints(self, headers):
+        """wsgi.early_hints, as gunicorn has it: sends an interim response 103
+        with a list of headers, names and values str or bytes. It does nothing
+        once the answer has begun, and outside of the request's own thread.
+        Raises ValueError for what can't be a header."""
+        me = get_ident()
+        for request in self._loop.requests():
+            hinted = getattr(request, "hinted", 0)
+            if request.thread == me and request.sent == hinted:
+                data = _encode_hints(headers)
+                request.hinted = hinted + len(data)
+                self._loop.write(request, data)
 
     def _environ(self, request):
         environ = self._base.copy()
@@ -139,11 +155,41 @@ class Response:
     # -- The handler's side -------------------------------------------------
 
     def write_all(self, result):
-        if self._is_head and type(result) is FileWrapper:
-            return  # a file that would be read for nothing
+        if type(result) is FileWrapper and self._send_file(result):
+            return
         for chunk in result:
             if chunk or type(chunk) is not bytes:
                 self.write(chunk)
+
+    def _send_file(self, wrapper):
+        """Has the gateway send a file. False when it is to be read instead."""
+        if self._head is None:
+            return False  # which is found out there
+        if self._is_head or not self._body_allowed or self._length is not None and self._written >= self._length:
+            return True  # it would be read for nothing
+        opened = wrapper.reopen()
+        if opened is None:
+            return False
+        fd, offset, length = opened
+        try:
+            if self._length is not None:
+                length = min(length, self._length - self._written)
+            if not self._head_sent:
+                self._head_sent = True
+                if self._length is None:
+                    self._length = length
+                    self._head += b"Content-Length: %d\r\n" % length
+                self._loop.write(self._request, self._head + b"\r\n")
+            try:
+                self._loop.send_file(self._request, fd, offset, length)
+            except _connection.ClientDisconnected:
+                raise
+            except OSError:
+                return False  # the descriptor could not be handed over
+            self._written += length
+        finally:
+            os.close(fd)
+        return True
 
     def finish(self, data=b"", whole=False):
         """Ends the answer, with the last part of its body. whole says that
@@ -245,6 +291,16 @@ def _encode_head(status, headers):
         return "".join(lines).encode("latin-1"), length
     except (TypeError, AttributeError, ValueError) as exc:
         raise _explain(status, headers, exc) from None
+
+
+def _encode_hints(headers):
+    lines = ["Status: 103 Early Hints\r\n"]
+    for item in headers:
+        name, value = (part.decode("latin-1") if isinstance(part, bytes) else part for part in item)
+        if _check_name(name) != "content-length":
+            _head.check_value(name, value)
+            lines.append("%s: %s\r\n" % (name, value))
+    return ("".join(lines) + "\r\n").encode("latin-1")
 
 
 def _check_status(status):

@@ -2,6 +2,7 @@
 socket pair, and a client that says and checks every record."""
 
 import array
+import fcntl
 import os
 import signal
 import socket
@@ -35,6 +36,8 @@ class Answer:
         self.stderr = b""
         self.app_status = None
         self.protocol_status = None
+        self.file = None  # what the gateway would send behind stdout
+        self.file_flags = 0
 
     @property
     def head(self):
@@ -100,6 +103,7 @@ class Worker:
         self.answers = {}
         self.granted_input = {}
         self._unread = b""
+        self.descriptors = []  # that came and belong to no record yet
         self._log = tempfile.TemporaryFile()
 
     def __enter__(self):
@@ -185,9 +189,11 @@ class Worker:
     def _exactly(self, n):
         while len(self._unread) < n:
             try:
-                data = self.sock.recv(1 << 16)
+                data, messages, _, _ = self.sock.recvmsg(1 << 16, socket.CMSG_SPACE(8))
             except ConnectionResetError:
-                data = b""
+                data, messages = b"", ()
+            for _, _, fds in messages:
+                self.descriptors.extend(array.array("i", fds))
             if not data:
                 raise EOFError("the worker closed the connection\n" + self.log)
             self._unread += data
@@ -216,6 +222,14 @@ class Worker:
             answer.stdout += content
         elif kind == rec.STDERR:
             answer.stderr += content
+        elif kind == rec.FILE:
+            if answer.file is not None or len(content) != 16 or len(self.descriptors) != 1:
+                raise AssertionError("a file of %d bytes with %d descriptors" % (len(content), len(self.descriptors)))
+            fd = self.descriptors.pop()
+            offset, length = struct.unpack(">QQ", content)
+            answer.file_flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+            answer.file = os.pread(fd, length + 1, offset)[:length]
+            os.close(fd)
         elif kind == rec.END_REQUEST:
             answer.app_status, answer.protocol_status = struct.unpack(">IB3x", content)
         else:
