@@ -50,7 +50,7 @@ func (h *Handler) respond(x *exchange, r *http.Request, a *answer) (local string
 		header["Content-Type"] = nil // what the application didn't say the gateway doesn't guess
 	}
 	x.WriteHeader(status)
-	if err := h.copyBody(x, a, length, length < 0 || eventStream(header)); err != nil {
+	if err := h.copyBody(x, a, length); err != nil {
 		return "", err
 	}
 	for _, t := range a.trailers {
@@ -61,7 +61,11 @@ func (h *Handler) respond(x *exchange, r *http.Request, a *answer) (local string
 
 // copyBody copies the rest of the answer, which has length bytes or, with -1,
 // ends where the application ends it.
-func (h *Handler) copyBody(x *exchange, a *answer, length int64, flush bool) error {
+//
+// No piece waits for the next one (PEP 3333, "Buffering and Streaming"; ASGI,
+// "Response Body"). A head waits for the body that it promises, unless the body
+// may be long in coming.
+func (h *Handler) copyBody(x *exchange, a *answer, length int64) error {
 	var sent int64
 	rc := http.NewResponseController(x)
 	for err := a.err; ; err = a.read(a.begun.refill) {
@@ -96,7 +100,7 @@ func (h *Handler) copyBody(x *exchange, a *answer, length int64, flush bool) err
 		case err != nil:
 			return err
 		}
-		if flush {
+		if len(piece) > 0 || length < 0 || eventStream(x.Header()) {
 			if err := rc.Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
 				return &protocol.Error{Kind: protocol.ClientGone, Err: err}
 			}
