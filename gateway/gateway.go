@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/signal"
@@ -26,6 +27,7 @@ import (
 	"gatecrew/gateway/site"
 	"gatecrew/gateway/slowlog"
 	"gatecrew/gateway/spool"
+	"gatecrew/gateway/websocket"
 )
 
 // Options is what a Gateway is told beside its configuration.
@@ -50,6 +52,8 @@ type Gateway struct {
 	slow    *slowlog.Log
 	table   *site.Table
 	handler *handler.Handler
+	conns   *listen.Conns // while it runs
+	sockets *websocket.Hub
 	apps    *applications
 }
 
@@ -78,6 +82,9 @@ func New(cfg *config.Config, o Options) (*Gateway, error) {
 		WriteTimeout: cfg.Limits.WriteTimeout,
 		HeaderFields: cfg.Limits.HeaderFields,
 	}
+	g.sockets = websocket.NewHub(cfg.Limits.WriteTimeout)
+	hc.Sockets = g.sockets
+	hc.Released = func(conn net.Conn) { g.conns.Release(conn) }
 	if cfg.Log.Access != "off" {
 		hc.Access = access
 	}
@@ -120,6 +127,7 @@ func (g *Gateway) Run() error {
 	defer certificates.Close()
 	conns := listen.NewConns(g.cfg.Limits.MaxConnections, g.cfg.Limits.WriteTimeout)
 	defer conns.Close()
+	g.conns = conns
 	server.ConnState = conns.State
 	g.warnOfDevelopment(listeners)
 	g.apps.start()
@@ -281,11 +289,15 @@ func (g *Gateway) shutdown(server *http.Server, conns *listen.Conns, signals <-c
 		}
 	}()
 	began := time.Now()
+	g.sockets.Stop() // those over HTTP/2 would keep Shutdown waiting
 	if err := server.Shutdown(ctx); err != nil {
 		server.Close() // ends the requests that are left
 		if !hurry {
 			g.log.Warn("requests in progress were cut off", zap.Duration("after", time.Since(began)))
 		}
+	}
+	if cut := g.sockets.Wait(ctx); cut > 0 && !hurry {
+		g.log.Warn("WebSocket connections were cut off", zap.Int("number", cut))
 	}
 	g.apps.stop(ctx, calm)
 }

@@ -72,6 +72,9 @@ func failureOf(err error) *failure {
 	if errors.As(err, &own) {
 		return own
 	}
+	if f := refusalOf(err); f != nil {
+		return f
+	}
 	var bad *cgi.RequestError
 	if errors.As(err, &bad) {
 		return &failure{status: bad.Status, text: "The request is not well formed.", closing: true, cause: err}
@@ -106,7 +109,8 @@ func (f *failure) write(w http.ResponseWriter, r *http.Request, requestID string
 		h.Set("Allow", "GET, HEAD")
 	}
 	if f.status == http.StatusUpgradeRequired {
-		h.Set("Upgrade", "websocket") // RFC 9110, section 15.5.22
+		h.Set("Sec-WebSocket-Version", "13") // RFC 6455, section 4.2.2
+		h.Set("Upgrade", "websocket")        // RFC 9110, section 15.5.22
 	}
 	if f.retryAfter > 0 {
 		h.Set("Retry-After", strconv.Itoa(f.retryAfter))

@@ -27,6 +27,7 @@ type exchange struct {
 	diagnostics diagnostics
 	wroteHeader bool
 	stall       *stall // nil with HTTP/1
+	detached    bool   // it goes on after the handler, see detach
 	hsts        string // the site's Strict-Transport-Security, "" is none
 }
 
@@ -115,19 +116,45 @@ func (x *exchange) ReadFrom(src io.Reader) (int64, error) {
 // finish ends the exchange, also when its response is aborted, and writes its entry
 // to the access log.
 func (x *exchange) finish() {
-	x.diagnostics.flush()
+	if x.detached {
+		return
+	}
 	if x.entry.Bytes > 0 {
 		x.stall.last()
 	}
-	if x.handler.Access == nil {
-		return
-	}
+	x.describe()
+	x.record()
+}
+
+// describe fills what the entry has from the request.
+func (x *exchange) describe() {
 	r, e := x.request, &x.entry
-	e.Duration = time.Since(e.Time)
 	e.RemoteAddr, _, _ = net.SplitHostPort(r.RemoteAddr)
 	e.Method, e.URI, e.Proto, e.Host = r.Method, r.RequestURI, r.Proto, r.Host
 	e.Referer, e.UserAgent = r.Referer(), r.UserAgent()
-	x.handler.Access.Write(e)
+}
+
+// record writes the entry.
+func (x *exchange) record() {
+	x.diagnostics.flush()
+	x.entry.Duration = time.Since(x.entry.Time)
+	if x.handler.Access != nil {
+		x.handler.Access.Write(&x.entry)
+	}
+}
+
+// detach keeps of the exchange only what its end will need, for one that lasts
+// longer than its handler.
+func (x *exchange) detach() {
+	x.describe()
+	x.detached, x.request, x.ResponseWriter = true, nil, nil
+}
+
+// released says that a connection which was taken over from net/http is closed.
+func (h *Handler) released(conn net.Conn) {
+	if conn != nil && h.Released != nil {
+		h.Released(conn)
+	}
 }
 
 // fail answers a request that could not be served, or breaks off its response
@@ -156,6 +183,7 @@ func (x *exchange) breakOff() {
 	if !x.request.ProtoAtLeast(1, 1) {
 		if conn, _, err := http.NewResponseController(x.ResponseWriter).Hijack(); err == nil {
 			listen.Reset(conn)
+			x.handler.released(conn)
 		}
 	}
 	panic(http.ErrAbortHandler)

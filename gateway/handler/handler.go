@@ -26,11 +26,12 @@ import (
 	"gatecrew/gateway/backend"
 	"gatecrew/gateway/site"
 	"gatecrew/gateway/spool"
+	"gatecrew/gateway/websocket"
 	"gatecrew/protocol"
 	"gatecrew/protocol/cgi"
 )
 
-// Config is what a Handler needs; every field is required but Access.
+// Config is what a Handler needs; every field is required but Access and Released.
 type Config struct {
 	Log *zap.Logger
 	// Access gets an entry for each request; nil writes none.
@@ -47,6 +48,11 @@ type Config struct {
 	WriteTimeout time.Duration
 	// HeaderFields is how many fields a request head may have.
 	HeaderFields int
+	// Sockets carries WebSocket connections.
+	Sockets *websocket.Hub
+	// Released is told of each connection that was taken over from net/http,
+	// once it is closed. It may be nil.
+	Released func(net.Conn)
 }
 
 // Handler answers requests. Its site table may be replaced at any time; a
@@ -128,8 +134,15 @@ func (h *Handler) serve(x *exchange, r *http.Request) error {
 			return err
 		}
 		target.ServerName = serverName
+		if route.TakesWebSockets() && websocket.Asked(r) {
+			return h.socket(x, r, route, &target)
+		}
+		if r.Method == http.MethodConnect {
+			return errNoConnect
+		}
 		if route.OnlySockets {
 			return errOnlySockets
+		}
 		}
 		local, err := h.ask(x, r, route, &target)
 		if err != nil || local == "" {
@@ -152,26 +165,38 @@ func (h *Handler) ask(x *exchange, r *http.Request, route *site.Route, target *c
 		return "", err
 	}
 	defer body.Close()
-	req := &protocol.Request{
-		Role:   protocol.Responder,
-		Params: cgi.AppendParams(nil, r, target),
-		Stdin:  body.reader,
-		Stderr: &x.diagnostics,
+	req := h.request(x, r, target)
+	req.Stdin = body.reader
+	answer, err := h.answer(r.Context(), x, route, req, r.Method, body.rewind)
+	if err != nil {
+		return "", err
 	}
+	local, err = h.respond(x, r, answer)
+	body.interrupt() // before Close, which waits for the body's last Read
+	answer.Close()
+	return local, err
+}
+
+// request is what an application is asked, yet without a body.
+func (h *Handler) request(x *exchange, r *http.Request, target *cgi.Target) *protocol.Request {
+	req := &protocol.Request{Role: protocol.Responder, Params: cgi.AppendParams(nil, r, target), Stderr: &x.diagnostics}
 	if req.Get("UNIQUE_ID") == "" { // Apache's name; a site may set its own
 		req.Params = append(req.Params, protocol.Param{Name: "UNIQUE_ID", Value: x.entry.RequestID})
 	}
+	return req
+}
+
+// answer gives the request to an application, and to another one where that is
+// allowed, until there is a response head. rewind makes the body whole again.
+func (h *Handler) answer(ctx context.Context, x *exchange, route *site.Route, req *protocol.Request, method string, rewind func() error) (*answer, error) {
 	var tries tries
 	for {
-		answer, err := h.open(r.Context(), x, route, req)
+		answer, err := h.open(ctx, x, route, req)
 		if err == nil {
-			local, err := h.respond(x, r, answer)
-			body.interrupt() // before Close, which waits for the body's last Read
-			answer.Close()
-			return local, err
+			return answer, nil
 		}
-		if r.Context().Err() != nil || !tries.another(err, r.Method, route) || body.rewind() != nil {
-			return "", err
+		if ctx.Err() != nil || !tries.another(err, method, route) || rewind() != nil {
+			return nil, err
 		}
 		level := zap.InfoLevel
 		if tries.returned > 0 {

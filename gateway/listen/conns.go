@@ -61,11 +61,22 @@ func (c *Conns) State(conn net.Conn, state http.ConnState) {
 		c.mu.Unlock()
 	case http.StateActive:
 		c.quiet.Delete(conn)
-	case http.StateClosed, http.StateHijacked:
+	case http.StateHijacked:
+		c.quiet.Delete(conn) // it keeps its place until Release
+	case http.StateClosed:
 		c.quiet.Delete(conn)
-		c.mu.Lock()
-		delete(c.conns, conn)
-		c.mu.Unlock()
+		c.Release(conn)
+	}
+}
+
+// Release gives back the place of a connection that is closed. Who takes one
+// over from net/http calls it; it is still watched until then.
+func (c *Conns) Release(conn net.Conn) {
+	c.mu.Lock()
+	_, open := c.conns[conn]
+	delete(c.conns, conn)
+	c.mu.Unlock()
+	if open {
 		<-c.places
 	}
 }

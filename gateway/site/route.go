@@ -7,6 +7,7 @@ import (
 
 	"gatecrew/gateway/backend"
 	"gatecrew/gateway/static"
+	"gatecrew/gateway/websocket"
 	"gatecrew/protocol"
 	"gatecrew/protocol/cgi"
 )
@@ -40,6 +41,12 @@ type Route struct {
 	// OnlySockets is true when the application serves WebSockets and nothing
 	// else.
 	OnlySockets bool
+	// WebSocket is how WebSocket connections are kept; nil when the route has
+	// none.
+	WebSocket *websocket.Options
+	// Sockets reports whether the application takes WebSocket connections at
+	// present; nil means yes.
+	Sockets func() bool
 	// Script is true for CGI, where a script may be an NPH script.
 	Script bool
 }
@@ -83,6 +90,12 @@ func (r *Route) BodiesNow() backend.Bodies {
 		return backend.WholeBodies
 	}
 	return r.Bodies()
+}
+
+// TakesWebSockets reports whether a request for a WebSocket connection is one.
+// Elsewhere it is a request like every other.
+func (r *Route) TakesWebSockets() bool {
+	return r.WebSocket != nil && (r.Sockets == nil || r.Sockets())
 }
 
 func (r *Route) close() {

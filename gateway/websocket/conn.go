@@ -3,6 +3,7 @@ package websocket
 import (
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -74,6 +75,9 @@ type Result struct {
 	Err error
 	// Sent is how many bytes were sent after the handshake.
 	Sent int64
+	// Conn is the connection that was taken over from net/http, closed by
+	// now; nil over HTTP/2.
+	Conn net.Conn
 }
 
 // Config is what a connection is made of.
@@ -86,7 +90,7 @@ type Config struct {
 	// Read ended with.
 	Begun []byte
 	Err   error
-	// Ended is called once, when all is over.
+	// Ended is called once, when all is over: Serve never fails in another way.
 	Ended func(Result)
 }
 
@@ -94,9 +98,8 @@ type Config struct {
 // Handshake.Accept made, and begins to carry messages. Over HTTP/1 it returns
 // at once: the connection then has goroutines of its own, and the handler's
 // large stack can go. A stream of HTTP/2 lasts as long as its handler, so that
-// Serve returns at its end. After an error Ended is not called, and App not
-// closed.
-func (h *Hub) Serve(w http.ResponseWriter, r *http.Request, header http.Header, c Config) error {
+// Serve returns at its end.
+func (h *Hub) Serve(w http.ResponseWriter, r *http.Request, header http.Header, c Config) {
 	conn := &Conn{hub: h, app: c.App, options: c.Options, bits: c.Handshake.bits, begunErr: c.Err, ended: c.Ended,
 		giving: make(chan struct{}, 1)}
 	if len(c.Begun) > 0 {
@@ -106,23 +109,24 @@ func (h *Hub) Serve(w http.ResponseWriter, r *http.Request, header http.Header, 
 	if r.ProtoMajor == 1 {
 		var t *upgraded
 		if t, err = takeOver(w, header); t != nil {
-			conn.transport = t
+			conn.transport, conn.result.Conn = t, t.Conn
 		}
 	} else {
 		conn.transport, err = openStream(w, r, header)
 	}
-	if err != nil {
+	switch {
+	case err != nil: // the client has gone while it was answered
 		if conn.transport != nil {
 			_ = conn.transport.Close()
 		}
-		return err
-	}
-	if r.ProtoMajor == 1 {
+		_ = c.App.Close()
+		conn.result.Code, conn.result.Client, conn.result.Err = codeAbnormal, true, err
+		c.Ended(conn.result)
+	case r.ProtoMajor == 1:
 		go conn.run()
-	} else {
+	default:
 		conn.run()
 	}
-	return nil
 }
 
 // run carries messages until the end.
@@ -150,7 +154,7 @@ func (c *Conn) finish(end closeError, delivered <-chan struct{}) {
 	c.mu.Lock()
 	if !c.closing {
 		c.closing = true
-		c.result = Result{Code: end.code, Reason: end.reason, Client: end.frame || end.code == codeAbnormal, Err: end.err}
+		c.result = Result{Code: end.code, Reason: end.reason, Client: end.frame || end.code == codeAbnormal, Err: end.err, Conn: c.result.Conn}
 	}
 	c.mu.Unlock()
 	c.setWriteDeadline(time.Now().Add(closeTimeout)) // also for a write in progress
@@ -225,6 +229,7 @@ func (c *Conn) begin(r Result) bool {
 	if c.closing {
 		return false
 	}
+	r.Conn = c.result.Conn
 	c.closing, c.result = true, r
 	return true
 }

@@ -5,8 +5,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"go.uber.org/zap"
 )
 
 // Status codes of a close frame (RFC 6455, section 7.4.1, and the IANA registry
@@ -33,7 +31,6 @@ const closeTimeout = 5 * time.Second
 // looks after all of them: it pings, and ends those whose client has gone or
 // takes nothing.
 type Hub struct {
-	log *zap.Logger
 	// writeTimeout is how long a client may take for one frame, of at most
 	// 64 KiB.
 	writeTimeout time.Duration
@@ -52,8 +49,8 @@ type Hub struct {
 }
 
 // NewHub makes a Hub without connections. writeTimeout is more than zero.
-func NewHub(log *zap.Logger, writeTimeout time.Duration) *Hub {
-	h := &Hub{log: log, writeTimeout: writeTimeout, gone: make(chan struct{}), interval: time.Second, began: time.Now()}
+func NewHub(writeTimeout time.Duration) *Hub {
+	h := &Hub{writeTimeout: writeTimeout, gone: make(chan struct{}), interval: time.Second, began: time.Now()}
 	h.ring.next, h.ring.previous = &h.ring, &h.ring
 	h.clock.Store(1)
 	return h
