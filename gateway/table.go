@@ -9,9 +9,11 @@ import (
 	"slices"
 	"strings"
 
+	"gatecrew/gateway/backend"
 	"gatecrew/gateway/config"
 	"gatecrew/gateway/site"
 	"gatecrew/gateway/static"
+	"gatecrew/gateway/websocket"
 	"gatecrew/procpool"
 	"gatecrew/protocol"
 	"gatecrew/protocol/cgi"
@@ -27,7 +29,7 @@ func newTable(cfg *config.Config, apps *applications, software string) (*site.Ta
 			failed = errors.Join(failed, fmt.Errorf("gateway: %w", err))
 		}
 		for _, r := range s.Routes {
-			route, err := newRoute(r, apps)
+			route, err := newRoute(r, cfg.Pools[r.Pool], apps)
 			if err != nil {
 				failed = errors.Join(failed, fmt.Errorf("gateway: route %s: %w", r.Path, err))
 				continue
@@ -45,7 +47,7 @@ func newTable(cfg *config.Config, apps *applications, software string) (*site.Ta
 	return table, nil
 }
 
-func newRoute(c *config.Route, apps *applications) (*site.Route, error) {
+func newRoute(c *config.Route, pool *config.Pool, apps *applications) (*site.Route, error) {
 	r := &site.Route{Prefix: strings.TrimSuffix(c.Path, "/")}
 	switch {
 	case c.Static != nil:
@@ -71,7 +73,15 @@ func newRoute(c *config.Route, apps *applications) (*site.Route, error) {
 	r.RootPath = c.RootPath
 	r.Target.PassAuthorization = c.PassAuthorization
 	r.Bodies, r.ReplayIdempotent = own.Bodies, app.ReplayIdempotent
+	r.WebSocket = webSocket(&pool.WebSocket)
+	r.Sockets = func() bool { return own.Interface.String() != backend.WSGI }
 	return r, nil
+}
+
+// webSocket is how a route keeps WebSocket connections.
+func webSocket(c *config.WebSocket) *websocket.Options {
+	return &websocket.Options{MaxMessage: int64(c.MaxMessage), PingInterval: c.PingInterval, PingTimeout: c.PingTimeout,
+		Compression: c.Compression, Origins: c.Origins}
 }
 
 // priorities are the classes by their names in the configuration.

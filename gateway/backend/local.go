@@ -76,8 +76,27 @@ func (l *Local) Open(ctx context.Context, req *protocol.Request) (protocol.Excha
 		x.worry = l.SlowTimeout
 	}
 	x.begin(ctx, stream, l.Timeout)
+	if req.Role == protocol.WebSocket {
+		return &localSocket{x, stream}, nil
+	}
 	return x, nil
 }
+
+// localSocket is the exchange of a WebSocket connection. Silence between its
+// messages is nobody's fault: who reads it waits first.
+type localSocket struct {
+	*localExchange
+	stream *fcgi.Stream
+}
+
+// Write implements protocol.Socket.
+func (x *localSocket) Write(p []byte) (int, error) { return x.stream.Write(p) }
+
+// WriteClose implements protocol.Socket.
+func (x *localSocket) WriteClose(code uint16, reason string) { x.stream.WriteClose(code, reason) }
+
+// Wait implements protocol.Socket.
+func (x *localSocket) Wait() { x.stream.Wait() }
 
 // localExchange holds the worker's slot until the worker itself has ended the
 // request. A client that goes away frees its own resources at once, but the
