@@ -117,7 +117,7 @@ func useSocket(r *site.Route, c *config.Socket, apps *applications, path string)
 	if err != nil {
 		return err
 	}
-	r.Backend, r.OnlySockets = programs, true
+	r.Backend, r.OnlySockets, r.WebSocket = programs, true, webSocket(&c.WebSocket)
 	r.Target.PassAuthorization = c.PassAuthorization
 	if c.Dir == "" {
 		return nil

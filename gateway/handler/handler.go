@@ -143,7 +143,6 @@ func (h *Handler) serve(x *exchange, r *http.Request) error {
 		if route.OnlySockets {
 			return errOnlySockets
 		}
-		}
 		local, err := h.ask(x, r, route, &target)
 		if err != nil || local == "" {
 			return err
