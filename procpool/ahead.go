@@ -102,7 +102,12 @@ func (p *Pool) watchAhead(now time.Time) {
 // asking, so it is asked again, ever more rarely, as long as it holds any. A pool
 // that ends has no other worker for them.
 func (p *Pool) tendAhead(s *survey, w *worker) {
+	if w.loop != nil {
+		p.tendLoop(s, w)
+		return
+	}
 	if w.inFlight > w.capacity && (p.phase == running || w.condemned) && s.due(w.pace.last.Add(stallAfter<<min(w.pace.recalls, 6))) {
+		w.pace.recalls++
 		p.recall(s, w)
 		s.due(w.pace.last.Add(stallAfter << min(w.pace.recalls, 6)))
 	}
@@ -110,7 +115,6 @@ func (p *Pool) tendAhead(s *survey, w *worker) {
 
 // recall asks for the requests that w has not started.
 func (p *Pool) recall(s *survey, w *worker) {
-	w.pace.recalls++
 	p.totals.Recalls++
 	control := w.control
 	s.do(func() {

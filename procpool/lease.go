@@ -17,6 +17,9 @@ type Lease struct {
 	// Guarded by the pool's lock.
 	released, condemned bool
 	over                chan struct{} // closed by Release; nil until somebody waits for it
+	turn                uint32        // of the worker's event loop, in which this was given
+	onDrain             func()
+	previous, next      *Lease // those of the worker with an onDrain
 }
 
 // Lease takes a slot of the least busy ready worker, or waits in the queue for
@@ -63,17 +66,23 @@ func (p *Pool) Lease(ctx context.Context, priority Priority) (*Lease, error) {
 
 // pick returns the ready worker with the fewest requests, the oldest of equals
 // so that the others can idle away; without one, a quick worker that may have a
-// request ahead. Nil when there is neither.
+// request ahead. Nil when there is neither. Of event loops one that is slow
+// to turn comes last, whatever it has, and one that stands still is none.
 func (p *Pool) pick(now time.Time) *worker {
 	var best *worker
+	bestStanding := turning
 	for _, w := range p.workers {
-		if w.state != Ready || w.lost || best != nil && w.inFlight >= best.inFlight {
+		if w.state != Ready || w.lost || best != nil && bestStanding == turning && w.inFlight >= best.inFlight {
 			continue
 		}
 		if closed(w.session.Refusing()) { // its end has not been seen yet
 			continue
 		}
-		best = w
+		s := w.standing(now)
+		if s == still || best != nil && (s > bestStanding || s == bestStanding && w.inFlight >= best.inFlight) {
+			continue
+		}
+		best, bestStanding = w, s
 	}
 	if best == nil {
 		best = p.pickAhead(now)
@@ -90,14 +99,18 @@ func (p *Pool) assign(w *worker, now time.Time) *Lease {
 		p.roused(w, now)
 	}
 	w.inFlight++
-	if w.inFlight > w.capacity {
+	l := &Lease{pool: p, w: w}
+	if w.loop != nil {
+		l.turn = w.loop.give()
+	}
+	if w.inFlight > w.capacity || w.loop != nil {
 		p.watchAhead(now)
 	}
 	w.settle(now)
 	if w.limit > 0 && w.served >= w.limit {
 		p.wearOut(w, wornRequests, int64(w.served))
 	}
-	return &Lease{pool: p, w: w}
+	return l
 }
 
 // dispatch gives free slots to those who wait.
@@ -131,6 +144,10 @@ func (l *Lease) Release() {
 		return
 	}
 	l.released = true
+	l.forgetDrain()
+	if w.loop != nil {
+		w.loop.takeBack(l.turn)
+	}
 	if l.over != nil {
 		close(l.over)
 	}

@@ -99,6 +99,10 @@ type Config struct {
 	// worker may still take. A retired worker that takes longer for its
 	// requests no longer counts in MaxReplacing. 0 means 30 s.
 	GracefulTimeout time.Duration
+	// StallTimeout is how long the event loop of a worker may stand still
+	// before the worker is stopped, with all requests on it. That is seen
+	// only while there are requests for it. 0 means no limit.
+	StallTimeout time.Duration
 	// StopGrace is the time between TERM and KILL, at most a second once the
 	// pool was closed. 0 means 5 s.
 	StopGrace time.Duration
@@ -126,7 +130,8 @@ type Config struct {
 	memory func(pid int, pss bool) (int64, error) // nil means processMemory
 }
 
-// Session is what a pool needs to know of a connection to a worker.
+// Session is what a pool needs to know of a connection to a worker. That of a
+// worker which may have an event loop is an EventLoop as well.
 type Session interface {
 	// Capacity is how many requests the worker takes at once, at least 1.
 	Capacity() int

@@ -61,6 +61,9 @@ func (w *worker) enter(to State, now time.Time) bool {
 		return false
 	}
 	w.state, w.since = to, now
+	if to >= Draining {
+		w.tellDrain()
+	}
 	return true
 }
 

@@ -30,6 +30,8 @@ type worker struct {
 	capacity  int
 	aheadMax  int // requests beyond capacity that it takes before it can start them
 	pace      pace
+	loop      *loop  // nil when it has no event loop
+	draining  *Lease // the first of those that want to know when it begins to end
 	inFlight  int
 	stuck     int // those of inFlight that were condemned
 	served    int
@@ -133,6 +135,7 @@ func (p *Pool) attached(w *worker, session Session) bool {
 	defer p.mu.Unlock()
 	w.memory = memoryOf{bytes: fresh, fresh: fresh, next: now}
 	w.capacity, w.aheadMax = max(1, session.Capacity()), session.Ahead()
+	p.follow(w, session)
 	if !w.enter(Ready, now) {
 		return false
 	}

@@ -1,0 +1,154 @@
+package procpool
+
+import (
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// EventLoop is implemented by a Session whose worker may run all its requests in
+// one event loop. Such a worker takes on what it is sent whenever the loop
+// turns, and a request that blocks the loop holds up all others on it. So:
+//
+//   - a worker that has not looked at a request for slowTurn is avoided while
+//     another one answers sooner;
+//   - one that has not for stallAfter stands still: it gets nothing more, and is asked
+//     for the requests that it has not begun, which then go to other workers;
+//   - it gets at most maxOwed in one turn: while all are at work the others
+//     wait in the pool's queue, for whichever worker turns first.
+type EventLoop interface {
+	// Async reports whether the worker has an event loop.
+	Async() bool
+	// Owed is how many requests were sent that the worker has not looked
+	// at, and since when it has looked at none; the zero time with 0. It is
+	// called under the pool's lock, so it must not wait for anything.
+	Owed() (n int, since time.Time)
+	// OnBegun has f called each time after the worker has looked at
+	// requests. f doesn't block for long.
+	OnBegun(f func())
+}
+
+const (
+	slowTurn = 2 * time.Millisecond
+	// maxOwed is so small that a loop is through with as many ordinary
+	// requests before stallAfter, and so large that it has always some to do.
+	maxOwed = 16
+)
+
+// loop is a worker's event loop as the pool sees it.
+type loop struct {
+	EventLoop
+	turns   atomic.Uint32 // how often it has looked at requests
+	awaited atomic.Bool   // a request could have gone to it, had it turned
+
+	// Guarded by the pool's lock.
+	given   int       // leases of this turn that were not released
+	turn    uint32    // this turn
+	owing   time.Time // since when it stood still when it was last asked for its requests
+	recalls int       // how often it was asked since then
+}
+
+// standing is how a worker takes to requests at a moment, the best first.
+type standing uint8
+
+const (
+	turning standing = iota // it looks at what it gets soon, or has no event loop
+	slow                    // it has not for slowTurn
+	still                   // it gets nothing now
+)
+
+// standing judges w, and has turned called when it turns if it gets nothing now.
+func (w *worker) standing(now time.Time) standing {
+	l := w.loop
+	if l == nil {
+		return turning
+	}
+	s := l.standing(now)
+	if s == still {
+		l.awaited.Store(true)
+		s = l.standing(now) // it may have turned just before
+	}
+	return s
+}
+
+func (l *loop) standing(now time.Time) standing {
+	n, since := l.Owed()
+	switch {
+	case n >= maxOwed, l.given >= maxOwed && l.turn == l.turns.Load(), n > 0 && now.Sub(since) >= stallAfter:
+		return still
+	case n > 0 && now.Sub(since) >= slowTurn:
+		return slow
+	}
+	return turning
+}
+
+// give counts a lease; its result is for takeBack.
+func (l *loop) give() (turn uint32) {
+	if turn = l.turns.Load(); turn != l.turn {
+		l.turn, l.given = turn, 0
+	}
+	l.given++
+	return turn
+}
+
+// takeBack uncounts a lease of a turn. One whose request was never sent is not
+// looked at, and must not be waited for.
+func (l *loop) takeBack(turn uint32) {
+	if turn == l.turn && l.given > 0 {
+		l.given--
+	}
+}
+
+// follow has the pool know of the turns of w's event loop, if it has one. The
+// caller holds the pool's lock.
+func (p *Pool) follow(w *worker, session Session) {
+	e, ok := session.(EventLoop)
+	if !ok || !e.Async() {
+		return
+	}
+	l := &loop{EventLoop: e}
+	w.loop = l
+	e.OnBegun(func() {
+		l.turns.Add(1)
+		if !l.awaited.CompareAndSwap(true, false) {
+			return
+		}
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if w.serving() {
+			p.dispatch(p.clk.now())
+		}
+	})
+}
+
+// tendLoop asks an event loop that stands still for the requests that it has
+// not begun, again and again but ever more rarely, as some may have been on their
+// way. One that has stood still for Config.StallTimeout has to end: nothing on it can go on.
+func (p *Pool) tendLoop(s *survey, w *worker) {
+	n, since := w.loop.Owed()
+	if n == 0 {
+		return
+	}
+	if p.cfg.StallTimeout > 0 && s.due(since.Add(p.cfg.StallTimeout)) {
+		reason := fmt.Sprintf("its event loop has stood still for %v", p.cfg.StallTimeout)
+		p.stop(s, w, reason)
+		s.do(func() {
+			p.log.Warn("worker condemned", zap.Int("worker", w.info.Number), zap.Int("pid", w.info.PID), zap.String("reason", reason))
+		})
+		return
+	}
+	if p.phase != running && !w.condemned {
+		return // there is no other worker for them
+	}
+	l := w.loop
+	if !since.Equal(l.owing) {
+		l.owing, l.recalls = since, 0
+	}
+	if s.due(since.Add(stallAfter << min(l.recalls, 6))) {
+		l.recalls++
+		p.recall(s, w)
+		s.due(since.Add(stallAfter << min(l.recalls, 6)))
+	}
+}
