@@ -76,6 +76,10 @@ func newApplications(cfg *config.Config, log *zap.Logger, slow *slowlog.Log) (*a
 	return a, nil
 }
 
+// stallMargin is how much longer than any of its requests an event loop may
+// stand still.
+const stallMargin = 2 * time.Second
+
 // buffering is by the setting in the configuration.
 var buffering = map[config.Switch]backend.Buffering{
 	config.Auto: backend.BufferWSGI, config.True: backend.BufferTrue, config.False: backend.BufferFalse,
@@ -111,6 +115,8 @@ func (a *applications) poolConfig(name string, p *config.Pool, found *backend.In
 		MaxMemory: int64(p.MaxMemory), HardMemory: int64(p.HardMemory), MemoryBudget: int64(p.MemoryBudget),
 		MemoryPSS: p.MemoryMeasure == "pss", MaxReplacing: p.MaxReplacing,
 		StartTimeout: p.StartTimeout, StopGrace: p.StopTimeout,
+		// Only when nobody has given up the request that holds it up before.
+		StallTimeout: p.Timeout + p.InterruptTimeout + stallMargin,
 		GracefulTimeout: max(p.GracefulTimeout, 1), // 0 would be 30 s
 		Log:             log,
 		Output: func(w procpool.WorkerInfo, _ string, line []byte) {

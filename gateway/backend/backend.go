@@ -26,6 +26,20 @@ type Backend interface {
 // answers: "web/3" for worker 3 of pool web, an address, a process id.
 type Answerer interface{ Answerer() string }
 
+// Waiter is implemented by exchanges that want to know when the head of the
+// answer has been read: the silence of an application with an event loop has a
+// limit until then.
+type Waiter interface{ Answered() }
+
+// Drainer is implemented by exchanges whose application may have to end before
+// they do.
+type Drainer interface {
+	// OnDrain has f called once when the application begins to end; at once
+	// when it does already. It may be called among thousands of others, so
+	// it must not wait for long.
+	OnDrain(f func())
+}
+
 // admission turns the errors of waiting for a place into the gateway's.
 func admission(err error) error {
 	e := &protocol.Error{Kind: protocol.Unavailable, Err: err}

@@ -18,9 +18,10 @@ type Local struct {
 	// has a Local of its own.
 	Priority procpool.Priority
 	// Timeout is the longest silence of a worker, from the request to the
-	// response head and between two pieces of the body; 0 means no limit.
-	// A request whose worker was silent for longer is interrupted, and when
-	// that doesn't help the worker is replaced.
+	// response head and, unless it has an event loop, between two pieces of
+	// the body; 0 means no limit. A request whose worker was silent for
+	// longer is interrupted, and when that doesn't help the worker is
+	// replaced.
 	Timeout time.Duration
 	// InterruptTimeout is how long an interrupted request may take to end; 0
 	// means that none is interrupted.
@@ -56,7 +57,8 @@ func Attach(ctx context.Context, conn *fcgi.Conn) (procpool.Session, string, err
 	return conn, WSGI, nil
 }
 
-// Open implements Backend.
+// Open implements Backend. A request with the role WebSocket gets a
+// protocol.Socket from a worker with an event loop; for any other one it is a plain request.
 func (l *Local) Open(ctx context.Context, req *protocol.Request) (protocol.Exchange, error) {
 	priority := l.Priority
 	if req.Returned {
@@ -66,12 +68,19 @@ func (l *Local) Open(ctx context.Context, req *protocol.Request) (protocol.Excha
 	if err != nil {
 		return nil, admission(err)
 	}
+	conn := lease.Session().(*fcgi.Conn)
+	async := conn.Async()
+	if req.Role == protocol.WebSocket && !async {
+		plain := *req
+		plain.Role = protocol.Responder
+		req = &plain
+	}
 	x := &localExchange{local: l, lease: lease, params: req.Params}
-	stream, err := lease.Session().(*fcgi.Conn).Open(req, x.ended)
+	stream, err := conn.Open(req, x.ended)
 	if err != nil {
 		return nil, err
 	}
-	x.owner = x
+	x.owner, x.headOnly = x, async
 	if l.Slow != nil {
 		x.worry = l.SlowTimeout
 	}
@@ -139,6 +148,9 @@ func (x *localExchange) Close() error {
 	}
 	return err
 }
+
+// OnDrain implements Drainer.
+func (x *localExchange) OnDrain(f func()) { x.lease.OnDrain(f) }
 
 // Answerer implements the interface of that name.
 func (x *localExchange) Answerer() string { return x.lease.Worker().Name }

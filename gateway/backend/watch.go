@@ -24,10 +24,15 @@ type watch struct {
 	worry   time.Duration // silence after which owner is told for the first time; 0 means never
 	worried bool          // that has happened; the watchman's
 
+	headOnly bool        // silence counts until the head of the answer alone
+	endless  atomic.Bool // it counts no longer
+
 	waiting atomic.Int64 // when the Read in progress began, by the watchman's clock; 0 = none
 	cause   atomic.Int32 // protocol.Kind of what ended the exchange, 0 = nothing did
 
-	previous, next *watch // in the watchman's ring; nil when it is not watched
+	previous, next *watch      // in the watchman's ring; nil when it is not watched
+	seen           bool        // in an earlier round
+	leave          func() bool // stops waiting for the end of ctx; nil before that begins; the watchman's
 }
 
 // watched is told about silence, each time in a goroutine of its own.
@@ -45,7 +50,9 @@ func (w *watch) begin(ctx context.Context, x protocol.Exchange, silence time.Dur
 // Read reads from the exchange. An error says whether the exchange was ended
 // by the watchman, and why.
 func (w *watch) Read(p []byte) (int, error) {
-	w.waiting.Store(watchman.clock.Load())
+	if !w.endless.Load() {
+		w.waiting.Store(watchman.clock.Load())
+	}
 	n, err := w.Exchange.Read(p)
 	w.waiting.Store(0)
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -57,6 +64,13 @@ func (w *watch) Read(p []byte) (int, error) {
 		}
 	}
 	return n, err
+}
+
+// Answered implements Waiter.
+func (w *watch) Answered() {
+	if w.headOnly {
+		w.endless.Store(true)
+	}
 }
 
 // Close stops watching and closes the exchange.
@@ -77,8 +91,10 @@ func (w *watch) end(kind protocol.Kind) {
 
 // watchman goes round all exchanges ten times a second. A timer and a
 // context's callback for each would be more exact, and cost more than all else
-// that happens to a small request between here and its worker.
-var watchman rounds
+// that happens to a small request between here and its worker. What lasts for
+// longer than that has a callback, so that its application knows at once when the client
+// has gone; and where silence has no limit that is all it needs.
+var watchman = &rounds{}
 
 // roundTime is how far apart two rounds are.
 const roundTime = 100 * time.Millisecond
@@ -114,6 +130,13 @@ func (r *rounds) add(w *watch) {
 func (r *rounds) remove(w *watch) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.unlink(w)
+	if w.leave != nil {
+		w.leave()
+	}
+}
+
+func (r *rounds) unlink(w *watch) {
 	if w.next != nil {
 		w.previous.next, w.next.previous = w.next, w.previous
 		w.previous, w.next = nil, nil
@@ -137,10 +160,17 @@ func (r *rounds) round() bool {
 	defer r.mu.Unlock()
 	now := int64(time.Since(r.began))
 	r.clock.Store(now)
-	for w := r.ring.next; w != &r.ring; w = w.next {
+	for w, next := r.ring.next, r.ring.next; w != &r.ring; w = next {
+		next = w.next
 		since := w.waiting.Load()
+		if w.seen && w.leave == nil {
+			w.leave = context.AfterFunc(w.ctx, func() { w.end(protocol.ClientGone) })
+		}
+		w.seen = true
 		switch {
-		case w.ctx.Err() != nil:
+		case w.leave != nil && w.endless.Load():
+			r.unlink(w)
+		case w.leave == nil && w.ctx.Err() != nil:
 			// In a goroutine of its own: Close may wait for the client's body.
 			go w.end(protocol.ClientGone)
 		case w.silence > 0 && since != 0 && time.Duration(now-since) >= w.silence+roundTime: // the clock may be a round behind

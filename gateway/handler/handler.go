@@ -275,6 +275,9 @@ func (h *Handler) open(ctx context.Context, x *exchange, route *site.Route, req 
 		default:
 			a.head = head
 			a.begun.skip(n)
+			if w, ok := ex.(backend.Waiter); ok {
+				w.Answered()
+			}
 			return a, nil
 		}
 		if err != nil {
