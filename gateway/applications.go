@@ -116,7 +116,7 @@ func (a *applications) poolConfig(name string, p *config.Pool, found *backend.In
 		MemoryPSS: p.MemoryMeasure == "pss", MaxReplacing: p.MaxReplacing,
 		StartTimeout: p.StartTimeout, StopGrace: p.StopTimeout,
 		// Only when nobody has given up the request that holds it up before.
-		StallTimeout: p.Timeout + p.InterruptTimeout + stallMargin,
+		StallTimeout:    p.Timeout + p.InterruptTimeout + stallMargin,
 		GracefulTimeout: max(p.GracefulTimeout, 1), // 0 would be 30 s
 		Log:             log,
 		Output: func(w procpool.WorkerInfo, _ string, line []byte) {
