@@ -38,6 +38,12 @@ type tlsGateway struct {
 
 func startTLS(t testing.TB, config string, names ...string) *tlsGateway {
 	t.Helper()
+	return startTLSWith(t, "", config, names...)
+}
+
+// startTLSWith is startTLS with a binary of choice.
+func startTLSWith(t testing.TB, binary, config string, names ...string) *tlsGateway {
+	t.Helper()
 	s := &tlsGateway{dir: t.TempDir(), authority: harness.NewAuthority(t, "the authority")}
 	for _, name := range names {
 		s.authority.Issue(name).Write(t, s.dir, name)
@@ -47,7 +53,9 @@ func startTLS(t testing.TB, config string, names ...string) *tlsGateway {
 		t.Fatal(err)
 	}
 	config = strings.NewReplacer("%DIR%", s.dir, "%SCRIPT%", script, "%CA%", s.authority.File).Replace(config)
-	s.Gateway = harness.Start(t, "serve", "-c", harness.WriteFile(t, "gatecrew.yaml", config), "--bind", "https://127.0.0.1:0", "--bind", "127.0.0.1:0")
+	s.Gateway = harness.New(t, "serve", "-c", harness.WriteFile(t, "gatecrew.yaml", config), "--bind", "https://127.0.0.1:0", "--bind", "127.0.0.1:0")
+	s.Binary = binary
+	s.Start()
 	ready := regexp.MustCompile(`https://(\S+)/ http://(\S+)/`).FindStringSubmatch(s.Stdout())
 	if ready == nil {
 		t.Fatalf("ready line: %s", s.Stdout())
