@@ -317,7 +317,7 @@ func (c *h2conn) request(stream uint32, path string) error {
 func TestHTTP2Attacks(t *testing.T) {
 	s := startProtocols(t, harness.BuildPlain(t), "log: {access: \"off\"}")
 	const enough = 64 << 20 // bytes from one client are more than any connection needs
-	span := scaled(800*time.Millisecond, time.Minute)
+	span := scaled(400*time.Millisecond, time.Minute)
 
 	for _, attack := range []struct {
 		name string
