@@ -3,6 +3,7 @@
 import asyncio
 import sys
 
+from gatecrew_worker import _interrupt
 from gatecrew_worker import _records as rec
 from gatecrew_worker._async import Loop
 from gatecrew_worker._lifespan import Lifespan
@@ -49,7 +50,13 @@ class Handler:
         if not loop.take(request):
             loop.done(request)
             return
-        scope = self._scopes.make(request)
+        try:
+            scope = self._scopes.make(request)
+        except rec.ProtocolError as exc:
+            loop.fail(exc)
+            loop.done(request)
+            return
+        _interrupt.CURRENT.set(request)
         kind = WebSocket if request.role == rec.WEBSOCKET else Exchange
         exchange = kind(loop, request, scope)
         try:
@@ -66,12 +73,13 @@ class Handler:
 class Exchange:
     """An http scope: the two callables of the application."""
 
-    __slots__ = ("_loop", "_request", "_response", "_whole", "_asked", "_expects")
+    __slots__ = ("_loop", "_request", "_response", "_whole")
 
     def __init__(self, loop, request, scope):
         self._loop = loop
         self._request = request
-        self._response = Response(loop, request, scope["method"] == "HEAD")
+        self._response = Response(
+            loop, request, scope["method"] == "HEAD", "http.response.trailers" in scope["extensions"])
         self._whole = False  # the application has all of the body
 
     async def receive(self):
@@ -90,6 +98,7 @@ class Exchange:
                 return {"type": "http.request", "body": body, "more_body": not ended}
             if loop.gone(request):
                 break
+            loop.ask(request)
             await loop.wait(request)
         while not (request.ended or loop.gone(request)):
             await loop.wait(request)
@@ -99,15 +108,19 @@ class Exchange:
         kind = message["type"]
         response = self._response
         if kind == "http.response.body":
-            if not response.started or response.complete:
+            if not response.started or response.complete or response.awaits_trailers:
                 raise self._unexpected(kind)
             await response.body(message)
         elif kind == "http.response.start":
             if response.started:
                 raise self._unexpected(kind)
             response.start(message)
-        elif kind == "http.response.early_hint":
+        elif kind == "http.response.early_hint" and not response.complete:
             await response.early_hint(message)
+        elif kind == "http.response.pathsend" and response.started and not response.complete:
+            await response.file(message)
+        elif kind == "http.response.trailers" and response.awaits_trailers:
+            await response.trailers(message)
         else:
             raise self._unexpected(kind)
 
@@ -116,6 +129,8 @@ class Exchange:
         if response.complete:
             return RuntimeError("unexpected message %r: the answer is complete" % kind)
         expected = "http.response.body" if response.started else "http.response.start"
+        if response.awaits_trailers:
+            expected = "http.response.trailers"
         return RuntimeError("unexpected message %r: expected is %r" % (kind, expected))
 
     def finish(self):

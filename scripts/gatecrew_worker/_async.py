@@ -14,11 +14,13 @@ does, so that sending may simply block.
 """
 
 import asyncio
+import errno
 import socket
 import sys
 from _thread import allocate_lock, get_ident
 from time import perf_counter
 
+from gatecrew_worker import _files
 from gatecrew_worker import _records as rec
 from gatecrew_worker._connection import INPUT_WINDOW, ClientDisconnected, Connection, Request
 
@@ -80,6 +82,7 @@ class Loop:
         self._running = set()  # tasks
         self._handle = None
         self._stopping = False
+        self._main = None  # the task of _serve
         self._finished = None  # a future: the end of the input, and of all tasks
         self._failure = None
         self._thread = 0
@@ -102,7 +105,10 @@ class Loop:
         self.event_loop = event_loop = self._new_event_loop()
         asyncio.set_event_loop(event_loop)
         try:
-            event_loop.run_until_complete(self._serve(lifespan))
+            self._main = event_loop.create_task(self._serve(lifespan))
+            event_loop.run_until_complete(self._main)
+        except asyncio.CancelledError:
+            pass  # stopped while it started
         finally:
             try:
                 _wind_up(event_loop)
@@ -113,7 +119,8 @@ class Loop:
             raise self._failure
 
     async def _serve(self, lifespan):
-        await lifespan.startup()
+        if not self._stopping:
+            await lifespan.startup()
         self._finished = self.event_loop.create_future()
         self.event_loop.add_reader(self._sock.fileno(), self._readable)
         if self._stopping:
@@ -137,12 +144,15 @@ class Loop:
     def _call(self, function, *args):
         """Has the event loop call function. For other threads."""
         try:
-            if self._finished is not None:
+            if self.event_loop is not None:
                 self.event_loop.call_soon_threadsafe(function, *args)
         except RuntimeError:
             pass  # closed: it is all over
 
     def _drain(self):
+        if self._finished is None:
+            self._main.cancel()
+            return
         self._connection.draining = True
         self._stop_if_done()
 
@@ -166,6 +176,8 @@ class Loop:
         """Returns the requests that have not begun to the gateway, which gives
         them to other workers. Called from a thread of its own while the event
         loop is held up, or seems to be."""
+        if self._finished is None:
+            return  # nothing was read yet, nor asked for
         connection = self._connection
         begun, touched = [], []
         ended = failure = None
@@ -190,7 +202,7 @@ class Loop:
         for request in touched:
             self._touch(request)
         if failure is not None:
-            self._fail(failure)
+            self.fail(failure)
         elif ended:
             self._set_end_of_input()
         self._tell_begun()
@@ -225,7 +237,7 @@ class Loop:
             except BlockingIOError:
                 return  # the other thread was quicker
             except rec.ProtocolError as exc:
-                self._fail(exc)
+                self.fail(exc)
                 return
             reply, connection.reply = connection.reply, b""
         if reply:
@@ -237,7 +249,7 @@ class Loop:
                 self._start(begun)
             else:
                 for request in begun:
-                    request.task = task = self.event_loop.create_task(self._handle(request))
+                    task = self.event_loop.create_task(self._handle(request))
                     self._running.add(task)
         if connection.seen != self._told:
             self._tell_begun()
@@ -252,7 +264,7 @@ class Loop:
         holding, self._holding = self._holding, True
         since = perf_counter()
         for request in begun:
-            request.task = task = asyncio.Task(handle(request), loop=event_loop, eager_start=True)
+            task = asyncio.Task(handle(request), loop=event_loop, eager_start=True)
             if not task.done():
                 self._running.add(task)
             now = perf_counter()
@@ -278,8 +290,8 @@ class Loop:
         if request.waiters:
             request.wake()
 
-    def _fail(self, exc):
-        """Ends the worker because of exc."""
+    def fail(self, exc):
+        """Ends the worker because of exc: the gateway broke the protocol."""
         if self._failure is None:
             self._failure = exc
         self._broken = True
@@ -313,12 +325,14 @@ class Loop:
         if request.aborted:
             self.end(request, 1)
             return False
+        request.task = asyncio.current_task()
         request.thread = self._thread
+        request.guarded = False
         return True
 
     def done(self, request):
         """To be called when the task of a request is about to end."""
-        self._running.discard(request.task)
+        self._running.discard(request.task or asyncio.current_task())
         if self.end_of_input:
             self._finish_if_done()
 
@@ -332,6 +346,12 @@ class Loop:
         waiter = self.event_loop.create_future()
         request.waiters = [w for w in request.waiters if not w.done()] + [waiter]
         return waiter
+
+    def ask(self, request):
+        """Asks for a body that is held back."""
+        if self._connection.flow and request.held_back():
+            request.input_granted += 1
+            self._send(rec.credit(request.id, 1))
 
     def grant(self, request, read):
         """Grants input, when so many bytes of it have been consumed."""
@@ -358,7 +378,10 @@ class Loop:
         if size > _RECORD or size > request.granted - request.sent or request.aborted or request.ended or self._broken:
             return False
         request.sent += size
-        self._close(request, _pack_header(1, 6, request.id, size, 0) + data + rec.end_request(request.id, 0))
+        payload = rec.end_request(request.id, 0)
+        if size:  # an empty record would be an end of its own
+            payload = _pack_header(1, 6, request.id, size, 0) + data + payload
+        self._close(request, payload)
         return True
 
     async def write(self, request, data):
@@ -386,6 +409,30 @@ class Loop:
                 parts += (_pack_header(1, 6, request.id, n, 0), view[pos:pos + n])
                 pos += n
             self._send(b"".join(parts))
+
+    def send_file(self, request, fd, offset, length):
+        """Hands length bytes of an open regular file to the gateway, which
+        sends them behind what was written, and in place of anything more.
+        The file's offset must be nobody else's; fd may be closed afterwards.
+        Raises ClientDisconnected when nobody wants it, and another OSError
+        when fd can't be handed over: then nothing was sent."""
+        if not self._connection.flow:
+            raise OSError(errno.ENOTSUP, "the gateway takes no files")
+        self._flush()  # what the file follows
+        if request.aborted or request.ended or self._broken:
+            raise ClientDisconnected("the client went away")
+        with self._send_lock:
+            try:
+                _files.send(self._sock, request.id, fd, offset, length)
+            except OSError as exc:
+                if exc.errno in _files.NOT_SENT:
+                    raise
+                self._broken = True  # the gateway has gone: the reader sees it too
+
+    def send_trailers(self, request, lines):
+        """Sends what follows the body, encoded as a head is."""
+        if self._connection.flow and not (request.aborted or request.ended):
+            self._send(rec.record(rec.TRAILERS, request.id, lines))
 
     def end(self, request, app_status=0):
         """Ends the answer."""

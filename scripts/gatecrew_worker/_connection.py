@@ -80,6 +80,14 @@ class Request:
         self.guarded = True
         self.interruption = None
 
+    def held_back(self):
+        """Whether the gateway holds the body back until it is asked for it, by
+        a grant: its client waits for that (PROTOCOL.md, section 8)."""
+        return (
+            self.input_granted == INPUT_WINDOW and not self.input_received
+            and rec.decode_pairs(self.params, {}).get("HTTP_EXPECT", "").lower() == "100-continue"
+        )
+
 
 class Connection:
     """The state of the one connection a worker has.

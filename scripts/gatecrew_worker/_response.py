@@ -1,8 +1,9 @@
 """The answer of an ASGI application: its messages to a CGI response."""
 
+import os
+import stat
 import sys
 from http import HTTPStatus
-
 from wsgiref.util import is_hop_by_hop
 
 from gatecrew_worker import _head, _stacks
@@ -12,11 +13,19 @@ from gatecrew_worker._connection import ClientDisconnected
 class Response:
     """The answer to one request: its head, its body, its end."""
 
-    __slots__ = ("complete", "started", "_loop", "_request", "_is_head", "_head", "_head_sent", "_body_allowed", "_length", "_written")
+    __slots__ = (
+        "complete", "started", "awaits_trailers",
+        "_loop", "_request", "_is_head", "_can_trail", "_trails", "_trailers",
+        "_head", "_head_sent", "_body_allowed", "_length", "_written",
+    )
 
-    def __init__(self, loop, request, is_head=False):
+    def __init__(self, loop, request, is_head=False, can_trail=False):
         self.complete = False
         self.started = False
+        self.awaits_trailers = False  # the body is complete
+        self._can_trail = can_trail  # the client wants trailers
+        self._trails = False  # the application has announced them
+        self._trailers = []
         self._loop = loop
         self._request = request
         self._is_head = is_head
@@ -33,6 +42,7 @@ class Response:
         status = message["status"]
         self._head, self._length = encode_head(status, message.get("headers", ()))
         self._body_allowed = status != 204 and status != 304
+        self._trails = message.get("trailers", False)
         self.started = True
 
     async def body(self, message):
@@ -40,7 +50,7 @@ class Response:
         data = message.get("body", b"")
         if type(data) is not bytes:
             data = _as_bytes(data)
-        more = message.get("more_body", False)
+        more = message.get("more_body", False) or self._trails
         size = len(data)
         if self._is_head or not self._body_allowed or self._length is not None:
             data = self._clip(data)
@@ -57,15 +67,80 @@ class Response:
         if more:
             if data and not loop.write_soon(request, data):
                 await loop.write(request, data)
+            self.awaits_trailers = self._trails and not message.get("more_body", False)
             return
         self.complete = True
-        if self._length is not None and self._written < self._length and self._body_allowed and not self._is_head:
+        if self._is_short() or not loop.end_soon(request, data):
+            await loop.write(request, data)
+            self._end()
+
+    async def file(self, message):
+        """http.response.pathsend: a file as the rest of the body. The gateway
+        reads it, or whoever it sends it to, not this process."""
+        path = message["path"]
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            about = os.fstat(fd)
+            if not stat.S_ISREG(about.st_mode):
+                raise ValueError("http.response.pathsend: %s is no regular file" % path)
+            size = about.st_size
+            loop, request = self._loop, self._request
+            if not self._head_sent:
+                self._head_sent = True
+                head = self._head
+                if self._length is None and self._body_allowed and not self._trails:
+                    head += b"Content-Length: %d\r\n" % size
+                await loop.write(request, head + b"\r\n")
+            if self._length is not None and self._written + size > self._length:
+                self._log("the body is longer than its Content-Length of %d; the rest is dropped" % self._length)
+                size = self._length - self._written
+            self._written += size
+            if size > 0 and self._body_allowed and not self._is_head:
+                try:
+                    loop.send_file(request, fd, 0, size)
+                except ClientDisconnected:
+                    raise
+                except OSError:
+                    await self._read_file(fd, size)
+        finally:
+            os.close(fd)
+        if self._trails:
+            self.awaits_trailers = True
+            return
+        self.complete = True
+        self._end()
+
+    async def _read_file(self, fd, size):
+        pos = 0
+        while pos < size:
+            data = os.pread(fd, min(size - pos, 131072), pos)
+            if not data:
+                raise OSError("the file became shorter while it was sent")
+            pos += len(data)
+            await self._loop.write(self._request, data)
+
+    async def trailers(self, message):
+        """http.response.trailers, which may come in parts."""
+        self._trailers += message.get("headers", ())
+        if message.get("more_trailers", False):
+            return
+        if self._can_trail and self._trailers:
+            lines, _ = encode_fields(b"", self._trailers)
+            if len(lines) > _LONGEST_TRAILERS:
+                raise ValueError("the trailers have %d bytes, more than %d" % (len(lines), _LONGEST_TRAILERS))
+            self._loop.send_trailers(self._request, lines)
+        self.awaits_trailers = False
+        self.complete = True
+        self._end()
+
+    def _is_short(self):
+        return self._length is not None and self._written < self._length and self._body_allowed and not self._is_head
+
+    def _end(self):
+        """Ends an answer that is complete."""
+        if self._is_short():
             self._log("the answer is incomplete: %d bytes of a Content-Length of %d" % (self._written, self._length))
-            await loop.write(request, data)
-            loop.end(request, 1)
-        elif not loop.end_soon(request, data):
-            await loop.write(request, data)
-            loop.end(request)
+        self._loop.end(self._request, 1 if self._is_short() else 0)
 
     async def early_hint(self, message):
         """http.response.early_hint: a head of its own, before the answer's."""
@@ -136,6 +211,7 @@ _STATUS_LINES = {s.value: b"Status: %d %b\r\n" % (s.value, s.phrase.encode("asci
 _LINES = {}  # header -> its line; many are the same in all answers
 _CACHED = 1000
 _LONGEST = 100  # bytes of value that are worth it
+_LONGEST_TRAILERS = 32768  # PROTOCOL.md, section 9
 
 
 def encode_head(status, headers):

@@ -5,6 +5,7 @@ from struct import error as _StructError
 from urllib.parse import quote
 
 from gatecrew_worker import _records as rec
+from gatecrew_worker import _tls
 
 _LONG = Struct(">I").unpack_from
 
@@ -12,7 +13,7 @@ _VERSIONS = {b"HTTP/1.1": "1.1", b"HTTP/1.0": "1.0", b"HTTP/2.0": "2", b"HTTP/2"
 
 # Parameter name -> header name, or b"" for a parameter that is none. What a
 # request may contain is limited, what all of them contain is not.
-_FIELDS = {b"CONTENT_TYPE": b"", b"CONTENT_LENGTH": b"", b"HTTP_HOST": b"", b"HTTP_PROXY": b""}
+_FIELDS = {b"CONTENT_TYPE": b"", b"CONTENT_LENGTH": b"", b"HTTP_HOST": b"", b"HTTP_TE": b"", b"HTTP_PROXY": b""}
 _CACHED = 1000
 
 _ASGI = {"version": "3.0", "spec_version": "2.5"}
@@ -36,6 +37,9 @@ class Scopes:
         kind = get(b"CONTENT_TYPE")
         if kind:
             headers.insert(0, (b"content-type", kind))
+        te = get(b"HTTP_TE")
+        if te is not None:
+            headers.append((b"te", te))
         host = get(b"HTTP_HOST")
         if host is not None:
             headers.insert(0, (b"host", host))
@@ -84,6 +88,11 @@ class Scopes:
         else:
             extensions = scope["extensions"]
             extensions["http.response.early_hint"] = {}
+            extensions["http.response.pathsend"] = {}
+            if http_version >= "2" or b"trailers" in get(b"HTTP_TE", b""):
+                extensions["http.response.trailers"] = {}
+        if secure:
+            scope["extensions"]["tls"] = _tls.describe(get)
         return scope
 
 

@@ -274,6 +274,9 @@ class Loop:
         if not chunks:
             if request.input_ended or request.ended:
                 return b""
+            if self._connection.flow and request.held_back():
+                request.input_granted += 1
+                self._send(rec.credit(request.id, 1))
             with self._lock:
                 self._wait(self._has_input, request)
                 self._pass_on()
