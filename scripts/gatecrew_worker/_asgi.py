@@ -47,25 +47,22 @@ class Handler:
     async def __call__(self, request):
         """Answers one request, whatever the application does."""
         loop = self._loop
-        if not loop.take(request):
-            loop.done(request)
-            return
         try:
+            if not loop.take(request):
+                return
+            _interrupt.CURRENT.set(request)
             scope = self._scopes.make(request)
-        except rec.ProtocolError as exc:
+            kind = WebSocket if request.role == rec.WEBSOCKET else Exchange
+            exchange = kind(loop, request, scope)
+            try:
+                await self._app(scope, exchange.receive, exchange.send)
+                exchange.finish()
+            except BaseException as exc:
+                # SystemExit and KeyboardInterrupt as well: they end the request
+                # of whoever raised them, not the ones of its neighbours.
+                exchange.fail(exc)
+        except BaseException as exc:  # not the application's
             loop.fail(exc)
-            loop.done(request)
-            return
-        _interrupt.CURRENT.set(request)
-        kind = WebSocket if request.role == rec.WEBSOCKET else Exchange
-        exchange = kind(loop, request, scope)
-        try:
-            await self._app(scope, exchange.receive, exchange.send)
-            exchange.finish()
-        except BaseException as exc:
-            # SystemExit and KeyboardInterrupt as well: they end the request of
-            # whoever raised them, not the ones of its neighbours.
-            exchange.fail(exc)
         finally:
             loop.done(request)
 

@@ -291,7 +291,7 @@ class Loop:
             request.wake()
 
     def fail(self, exc):
-        """Ends the worker because of exc: the gateway broke the protocol."""
+        """Ends the worker because of exc, which no application raised."""
         if self._failure is None:
             self._failure = exc
         self._broken = True

@@ -9,6 +9,10 @@ There are three ways, by where the request is:
   - an event loop that waits has the task that it is run for cancelled, also
     when it runs in a helper thread for which the request's thread waits.
 
+A request of an ASGI application is a task itself: it is cancelled, and when
+its code holds up the event loop, the signal's handler raises the exception in
+it; see TaskInterruption.
+
 A C function that is at work, and a wait of another thread than the main one,
 can't be interrupted: the gateway then replaces the worker.
 
@@ -22,6 +26,8 @@ interrupter leaves the thread alone for now, or the thread takes back what is
 on its way to it before it goes on (settle).
 """
 
+import contextvars
+import os
 import signal
 import sys
 import threading
@@ -38,6 +44,13 @@ _EVERY = 0.02  # seconds between two attempts,
 _SOON = 0.002  # and while the request is guarded, which is seldom for long
 
 _arriving = {}  # thread -> the Interruption that may arrive there
+_of_tasks = set()  # the TaskInterruptions that are under way
+
+# The request that a task works for, also one that the request's own task made.
+CURRENT = contextvars.ContextVar("gatecrew_request", default=None)
+
+_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_ENTRY = "__call__"  # what of this package calls the application
 
 
 class RequestTimeout(BaseException):
@@ -125,10 +138,72 @@ class Interruption:
         return self._sent and not self.arrived and not self._request.guarded and not self._request.ended
 
 
-def _on_signal(*_):
+class TaskInterruption:
+    """One attempt to end one request that is a task of the event loop."""
+
+    def __init__(self, request, reason):
+        self.reason = reason
+        self.arrived = False
+        self._request = request
+
+    def run(self, patience):
+        """Tries for so many seconds, in a thread of its own."""
+        request = self._request
+        deadline = time.monotonic() + patience
+        _call_soon(request.task.get_loop(), self._cancel)
+        _of_tasks.add(self)
+        try:
+            while not (self.arrived or request.ended) and time.monotonic() < deadline:
+                # Whose code holds up the event loop, if any does, only the
+                # main thread can tell.
+                if signal.getsignal(SIGNAL) is _on_signal:
+                    signal.pthread_kill(threading.main_thread().ident, SIGNAL)
+                time.sleep(_EVERY)
+        finally:
+            _of_tasks.discard(self)
+
+    def _cancel(self):
+        if not (self.arrived or self._request.ended):
+            self._request.task.cancel()
+
+    def arrive(self, frame):
+        """Whether the exception is to be raised now, in the main thread whose
+        innermost frame is given: it must be in the application's code, at work
+        for this request, and not where that calls this package or the event
+        loop, which other requests need whole."""
+        if self.arrived or self._request.ended or CURRENT.get() is not self._request:
+            return False
+        asyncio = os.path.dirname(sys.modules["asyncio"].__file__) + os.sep
+        if frame is None or frame.f_code.co_filename.startswith((asyncio, _PACKAGE)) or not _in_task():
+            return False
+        while frame is not None:
+            name = frame.f_code.co_filename
+            if name.startswith(_PACKAGE):
+                return frame.f_code.co_name == _ENTRY and name.endswith("_asgi.py")
+            if name.startswith(asyncio):
+                return True  # a task that the application has made
+            frame = frame.f_back
+        return True
+
+    def settle(self):
+        """Nothing is on its way that could be late."""
+
+
+def _in_task():
+    try:
+        return sys.modules["asyncio"].current_task() is not None
+    except RuntimeError:  # no event loop runs
+        return False
+
+
+def _on_signal(_, frame):
     interruption = _arriving.get(get_ident())
     if interruption is not None and interruption.arrive():
         raise RequestTimeout
+    for interruption in _of_tasks.copy():
+        if interruption.arrive(frame):
+            interruption.arrived = True
+            raise RequestTimeout(interruption.reason)
 
 
 def prepare():
@@ -148,7 +223,8 @@ def begin(requests, unique_id, reason, patience):
         return "%d requests have this UNIQUE_ID" % len(found)
     request = found[0]
     if request.interruption is None:
-        interruption = Interruption(request, reason)
+        kind = Interruption if getattr(request, "task", None) is None else TaskInterruption
+        interruption = kind(request, reason)
         request.interruption = interruption
         try:
             threading.Thread(target=interruption.run, args=(patience,), name="gatecrew-interrupt", daemon=True).start()

@@ -25,12 +25,24 @@ def describe(requests, asked=""):
     """The stacks of the whole process. requests are those in progress, of
     which the one with the UNIQUE_ID asked comes first."""
     running = {}  # thread -> (whether it is the one asked for, its description)
+    tasks = {}  # the same of the tasks that are requests
+    served = {}  # event loop that has these tasks -> thread
     for request in requests:
         if request.thread:
             found = params(request)
             unique_id = found.get("UNIQUE_ID", "")
-            running[request.thread] = (unique_id == asked, "request %s, %s %s" % (
+            described = (unique_id == asked, "request %s, %s %s" % (
                 unique_id, found.get("REQUEST_METHOD", ""), found.get("REQUEST_URI") or found.get("PATH_INFO", "")))
+            task = getattr(request, "task", None)
+            if task is None:
+                running[request.thread] = described
+            else:
+                tasks[task] = described
+                served[task.get_loop()] = request.thread
+    for loop, ident in served.items():
+        task = _current_task(loop)
+        if task in tasks:
+            running[ident] = tasks[task]
     frames = sys._current_frames()
     names = {ident: thread.name for ident, thread in getattr(threading, "_active", {}).copy().items()}
     out = _Text()
@@ -45,7 +57,7 @@ def describe(requests, asked=""):
             title += " at %s" % running[ident][1]
         elif ident == threading.get_ident():
             continue  # the one that describes
-        lines = _thread_lines(stack)
+        lines = _thread_lines(stack, ident in served.values())
         if lines:
             out.add(title + ":\n", *lines)
         elif ident in running:
@@ -56,13 +68,16 @@ def describe(requests, asked=""):
             helper = helper_loop(stack, frames)[0]
             if helper is not None:
                 helpers[helper] = running[ident][1].partition(",")[0]
+        for loop, owner in served.items():
+            if owner == ident:
+                loops.append((loop, name))
         loop = event_loop(stack)[0]
-        if loop is not None:
+        if loop is not None and loop not in served:
             loops.append((loop, name))
     if len(order) > _THREADS:
         out.add("%d more threads\n" % (len(order) - _THREADS))
     for loop, name in loops:
-        _describe_tasks(out, loop, "%s for %s" % (name, helpers[loop]) if loop in helpers else name)
+        _describe_tasks(out, loop, "%s for %s" % (name, helpers[loop]) if loop in helpers else name, tasks)
     if idle:
         out.add("idle: %s\n" % ", ".join(idle))
     return "".join(out.parts)
@@ -107,10 +122,11 @@ def _quoted(name):
     return '"%s"' % "".join(c if c.isprintable() else "?" for c in name[:200])
 
 
-def _thread_lines(frame):
+def _thread_lines(frame, serves=False):
     """The stack of a thread, outermost frame first, without the frames of
-    this package and of threading that it begins with. Empty when there is
-    nothing else."""
+    this package and of threading that it begins with, nor, if it serves an
+    ASGI application, those of the event loop. Empty when there is nothing
+    else."""
     stack = list(traceback.walk_stack(frame))
     while stack and stack[-1][0].f_code.co_filename.startswith((_PACKAGE, _THREADING)):
         stack.pop()
@@ -121,6 +137,12 @@ def _thread_lines(frame):
         while inner and stack[inner - 1][0].f_code.co_filename.startswith(_PACKAGE):
             inner -= 1
         del stack[inner:]
+    if serves:
+        own = (_PACKAGE, os.path.dirname(sys.modules["asyncio"].__file__) + os.sep)
+        while stack and stack[-1][0].f_code.co_filename.startswith(own):
+            stack.pop()
+        if stack and waits_in_loop(stack[-1][0]):
+            return []  # for the next event
     if all(f.f_code.co_filename.startswith((_PACKAGE, _THREADING)) for f, _ in stack):
         return []  # it starts a thread
     return _format(stack)
@@ -220,7 +242,16 @@ def waits_in_loop(frame):
     return name == "selectors" or name.startswith("asyncio.")
 
 
-def _describe_tasks(out, loop, owner):
+def _current_task(loop):
+    try:
+        return sys.modules["asyncio"].tasks.current_task(loop)
+    except RuntimeError:  # changed by the loop meanwhile
+        return None
+
+
+def _describe_tasks(out, loop, owner, requests):
+    """Describes the tasks of an event loop, first those that are requests, the
+    one asked for before the others."""
     asyncio = sys.modules["asyncio"]
     tasks = None
     for _ in range(10):
@@ -233,8 +264,11 @@ def _describe_tasks(out, loop, owner):
     if tasks is None:
         out.add("the tasks of %s change too quickly to be described\n" % owner)
         return
+    tasks = sorted(tasks, key=lambda task: (not requests.get(task, (False,))[0], task not in requests))
     for task in itertools.islice(tasks, _TASKS):
         what = "is running, see its thread" if task is current else _waiting_for(asyncio, task)
+        if task in requests:
+            what = "at %s %s" % (requests[task][1], what)
         out.add("task %s of %s %s:\n" % (_quoted(task.get_name()), owner, what), *_format(_coroutine_stack(task.get_coro())))
     if len(tasks) > _TASKS:
         out.add("%d more tasks of %s\n" % (len(tasks) - _TASKS, owner))

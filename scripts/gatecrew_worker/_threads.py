@@ -22,6 +22,7 @@ import threading
 from _thread import allocate_lock, get_ident
 from collections import deque
 
+from gatecrew_worker import _files
 from gatecrew_worker import _records as rec
 from gatecrew_worker._connection import INPUT_WINDOW, ClientDisconnected, Connection
 from gatecrew_worker._interrupt import RequestTimeout
@@ -34,7 +35,6 @@ _RECORD = 32768
 _SEND = 131072
 
 _pack_header = rec.HEADER.pack
-_DESCRIPTOR = rec.Struct("i")  # as it stands in a message
 
 
 class Loop:
@@ -326,13 +326,11 @@ class Loop:
                 raise ClientDisconnected("the client went away")
             if not self._connection.flow:
                 raise OSError(errno.EOPNOTSUPP, "the other side knows no files")
-            record = rec.file(request.id, offset, length)
             with self._send_lock:
                 try:
-                    sent = self._sock.sendmsg([record], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, _DESCRIPTOR.pack(fd))])
-                    self._sock.sendall(record[sent:])
+                    _files.send(self._sock, request.id, fd, offset, length)
                 except OSError as exc:
-                    if exc.errno in (errno.EBADF, errno.ETOOMANYREFS):
+                    if exc.errno in _files.NOT_SENT:
                         raise
                     self._broken = True  # the gateway has gone: the reader sees it too
         finally:

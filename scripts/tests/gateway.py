@@ -38,6 +38,7 @@ class Answer:
         self.protocol_status = None
         self.file = None  # what the gateway would send behind stdout
         self.file_flags = 0
+        self.trailers = None
 
     @property
     def head(self):
@@ -102,6 +103,7 @@ class Worker:
         self._control = self.dumps = None
         self.answers = {}
         self.granted_input = {}
+        self.begun = 0  # as the worker has told
         self._unread = b""
         self.descriptors = []  # that came and belong to no record yet
         self._log = tempfile.TemporaryFile()
@@ -145,18 +147,19 @@ class Worker:
     def negotiate(self):
         self.send(rec.record(rec.GET_VALUES, 0, rec.encode_pairs([
             (b"FCGI_MAX_CONNS", b""), (b"FCGI_MAX_REQS", b""), (b"FCGI_MPXS_CONNS", b""),
-            (b"GATECREW_FLOW", b"1"), (b"GATECREW_WINDOW", b"%d" % self.window), (b"GATECREW_AHEAD", b"")])))
+            (b"GATECREW_FLOW", b"1"), (b"GATECREW_WINDOW", b"%d" % self.window), (b"GATECREW_AHEAD", b""),
+            (b"GATECREW_ASYNC", b"")])))
         kind, request_id, content = self.record()
         if (kind, request_id) != (rec.GET_VALUES_RESULT, 0):
             raise AssertionError("answer to GET_VALUES: type %d, id %d\n%s" % (kind, request_id, self.log))
         rec.decode_pairs(content, self.values)
 
-    def begin(self, request_id=1, block=None, stdin=b"", more=False, **named):
+    def begin(self, request_id=1, block=None, stdin=b"", more=False, role=rec.RESPONDER, **named):
         """Begins a request; stdin must fit into the window. more leaves the
         body open."""
         if block is None:
             block = params(**named)
-        data = rec.record(rec.BEGIN_REQUEST, request_id, b"\0\1\1\0\0\0\0\0")
+        data = rec.record(rec.BEGIN_REQUEST, request_id, b"\0%c\1\0\0\0\0\0" % role)
         for i in range(0, len(block), 65535):
             data += rec.record(rec.PARAMS, request_id, block[i:i + 65535])
         data += rec.record(rec.PARAMS, request_id)
@@ -201,7 +204,15 @@ class Worker:
         return data
 
     def record(self):
-        """The next record as (type, id, content)."""
+        """The next record as (type, id, content), but for those that tell how
+        many requests have begun."""
+        while True:
+            kind, request_id, content = self._record()
+            if kind != rec.BEGUN:
+                return kind, request_id, content
+            self.begun, = struct.unpack(">I", content)
+
+    def _record(self):
         version, kind, request_id, length, padding = rec.HEADER.unpack(self._exactly(8))
         if version != 1 or padding:
             raise AssertionError("bad header from the worker")
@@ -232,6 +243,8 @@ class Worker:
             os.close(fd)
         elif kind == rec.END_REQUEST:
             answer.app_status, answer.protocol_status = struct.unpack(">IB3x", content)
+        elif kind == rec.TRAILERS:
+            answer.trailers = content
         else:
             raise AssertionError("a record of type %d for request %d" % (kind, request_id))
         return kind, request_id, content

@@ -5,21 +5,36 @@ import json
 import os
 import time
 
+PLAIN = ((b"content-type", b"text/plain"),)
+FILE = os.path.abspath(__file__)
+
+
+class Disconnected(Exception):
+    pass
+
 
 async def read(receive):
     body = b""
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise ConnectionResetError("disconnected")
+            raise Disconnected
         body += message["body"]
         if not message["more_body"]:
             return body
 
 
-async def answer(send, body, status=200, headers=((b"content-type", b"text/plain"),)):
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+def start(status=200, headers=PLAIN, **more):
+    return dict(type="http.response.start", status=status, headers=headers, **more)
+
+
+def body(data=b"", more=False):
+    return {"type": "http.response.body", "body": data, "more_body": more}
+
+
+async def answer(send, data, status=200, headers=PLAIN):
+    await send(start(status, headers))
+    await send(body(data))
 
 
 async def hello(scope, receive, send):
@@ -34,24 +49,226 @@ async def echo(scope, receive, send):
     await answer(send, await read(receive))
 
 
-async def chat(scope, receive, send):
+async def length(scope, receive, send):
+    """DECLARED,STATUS,SIZE,SIZE..."""
+    declared, status, *sizes = scope["query_string"].decode().split(",")
+    headers = list(PLAIN)
+    if declared:
+        headers.append((b"content-length", declared.encode()))
+    await send(start(int(status), headers))
+    for i, size in enumerate(sizes):
+        await send(body(b"b" * int(size), i < len(sizes) - 1))
+
+
+async def big(scope, receive, send):
+    await answer(send, b"m" * int(scope["query_string"]))
+
+
+async def endless(scope, receive, send):
+    await send(start())
+    try:
+        while True:
+            await send(body(b"x" * 1000, True))
+            await asyncio.sleep(0)
+    except OSError as exc:
+        print("send raised", type(exc).__name__, flush=True)
+        raise
+
+
+async def waits(scope, receive, send):
+    """For the client to go."""
+    await read(receive)
+    print("waiting", flush=True)
+    print("got", (await receive())["type"], flush=True)
+
+
+async def background(scope, receive, send):
+    await answer(send, b"answered")
+    await asyncio.sleep(0.05)
+    print("then", (await receive())["type"], flush=True)
+
+
+async def fails(scope, receive, send):
+    raise ValueError("as asked")
+
+
+async def fails_late(scope, receive, send):
+    await send(start())
+    await send(body(b"sent", True))
+    raise ValueError("too late")
+
+
+async def returns(scope, receive, send):
+    pass
+
+
+async def returns_early(scope, receive, send):
+    await send(start())
+    await send(body(b"sent", True))
+
+
+async def exits(scope, receive, send):
+    raise SystemExit(7)
+
+
+async def header(scope, receive, send):
+    name, _, value = scope["query_string"].partition(b"=")
+    await answer(send, b"header", headers=[[name, value.replace(b"%0A", b"\n")]])
+
+
+async def messages(scope, receive, send):
+    """Sends what the query has, and tells what that raised."""
+    for message in json.loads(await read(receive)):
+        for key in ("body",):
+            if key in message:
+                message[key] = message[key].encode()
+        try:
+            await send(message)
+        except Exception as exc:
+            print("%s: %s" % (type(exc).__name__, exc), flush=True)
+            raise
+
+
+async def hints(scope, receive, send):
+    await send(start())
+    await send({"type": "http.response.early_hint", "links": [b"</a>; rel=preload", b"</b>; rel=preload"]})
+    await send(body(b"hinted"))
+
+
+async def trails(scope, receive, send):
+    await send(start(trailers=True))
+    await send(body(b"one", True))
+    await send(body(b"two"))
+    await send({"type": "http.response.trailers", "headers": [(b"x-sum", b"3")], "more_trailers": True})
+    await send({"type": "http.response.trailers", "headers": [(b"x-more", b"4")]})
+
+
+async def file(scope, receive, send):
+    await send(start())
+    await send({"type": "http.response.pathsend", "path": scope["query_string"].decode() or FILE})
+
+
+async def holds(scope, receive, send):
+    """Holds up the event loop until somebody opens the fifo."""
+    print("holds", flush=True)
+    with open(scope["query_string"].decode()) as fifo:
+        fifo.read()
+    await answer(send, b"held")
+
+
+# -- Stuck requests -----------------------------------------------------------
+
+
+async def sleeps(scope, receive, send):
+    print("busy", flush=True)
+    time.sleep(60)
+
+
+async def spins(scope, receive, send):
+    print("busy", flush=True)
+    while True:
+        pass
+
+
+async def spins_in_task(scope, receive, send):
+    await asyncio.ensure_future(spins(scope, receive, send))
+
+
+async def innermost():
+    await asyncio.get_running_loop().create_future()
+
+
+async def awaits(scope, receive, send):
+    print("busy", flush=True)
+    await innermost()
+
+
+async def streams(scope, receive, send):
+    """Until it is told to end."""
+    await send(start())
+    await send(body(b"begun", True))
+    await read(receive)
+    await send(body(b" ended"))
+
+
+# -- WebSockets ---------------------------------------------------------------
+
+
+async def accept(receive, send, **more):
     assert (await receive())["type"] == "websocket.connect"
-    await send({"type": "websocket.accept", "subprotocol": (scope["subprotocols"] or [None])[0]})
+    await send(dict(type="websocket.accept", **more))
+
+
+async def chat(scope, receive, send):
+    await accept(receive, send, subprotocol=(scope["subprotocols"] or [None])[0], headers=[(b"x-y", b"z")])
     while True:
         message = await receive()
         if message["type"] == "websocket.disconnect":
             print("disconnected", message["code"], message["reason"], flush=True)
             return
+        if message["text"] == "bye":
+            await send({"type": "websocket.close", "code": 4000, "reason": "said \u20ac" + "x" * 130})
+            print((await receive()), flush=True)
+            return
+        if message["text"] == "leave":
+            return
+        if message["text"] == "fail":
+            raise ValueError("as told")
         await send({"type": "websocket.send", "text": message["text"], "bytes": message["bytes"]})
+
+
+async def slow(scope, receive, send):
+    """Receives a message when a byte can be read from the fifo."""
+    await accept(receive, send)
+    loop = asyncio.get_running_loop()
+    fifo = await loop.run_in_executor(None, lambda: open(scope["query_string"].decode(), "rb", 0))
+    while await loop.run_in_executor(None, fifo.read, 1):
+        message = await receive()
+        if message["type"] == "websocket.disconnect":
+            return
+        await send({"type": "websocket.send", "text": str(len(message["bytes"]))})
+
+
+async def floods(scope, receive, send):
+    await accept(receive, send)
+    try:
+        while True:
+            await send({"type": "websocket.send", "bytes": b"f" * 1000})
+    except OSError as exc:
+        print("send raised", type(exc).__name__, flush=True)
+    print((await receive()), flush=True)
+
+
+async def refuses(scope, receive, send):
+    await receive()
+    await send({"type": "websocket.close"})
+    print((await receive())["type"], flush=True)
+
+
+async def denies(scope, receive, send):
+    await receive()
+    await send({"type": "websocket.http.response.start", "status": 401, "headers": [(b"www-authenticate", b"Basic")]})
+    await send({"type": "websocket.http.response.body", "body": b"no", "more_body": True})
+    await send({"type": "websocket.http.response.body", "body": b" entry"})
+
+
+async def early(scope, receive, send):
+    await receive()
+    await send({"type": "websocket.send", "text": "too early"})
 
 
 async def app(scope, receive, send):
     if scope["type"] == "lifespan":
-        while True:
-            message = await receive()
-            print(message["type"], flush=True)
-            await send({"type": message["type"] + ".complete"})
-            if message["type"] == "lifespan.shutdown":
-                return
-    name = scope["path"].strip("/").replace("-", "_")
-    await globals()[name](scope, receive, send)
+        await lifespan(scope, receive, send)
+        return
+    await globals()[scope["path"].strip("/").replace("-", "_")](scope, receive, send)
+
+
+async def lifespan(scope, receive, send):
+    scope["state"]["started"] = "yes"
+    while True:
+        message = await receive()
+        print(message["type"], flush=True)
+        await send({"type": message["type"] + ".complete"})
+        if message["type"] == "lifespan.shutdown":
+            return
