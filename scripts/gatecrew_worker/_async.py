@@ -48,6 +48,7 @@ class AsyncRequest(Request):
         "task",
         "waiters",  # futures of the ones that wait for input, credit or the abort
         "feed",  # called when any of these came, before the waiters are woken
+        "closed",  # the client's side of a WebSocket
     )
 
     def __init__(self, request_id, window, role=rec.RESPONDER):
@@ -55,6 +56,7 @@ class AsyncRequest(Request):
         self.task = None
         self.waiters = ()
         self.feed = None
+        self.closed = False
 
     def wake(self):
         """Has all that wait look again."""
@@ -92,7 +94,7 @@ class Loop:
         self._holding = False  # whoever set it flushes, or has the event loop do it
         self._broken = False  # nothing more can be sent
         self._send_lock = allocate_lock()
-        self._told = 0  # the last GATECREW_BEGUN
+        self._told = 0  # the count of the last GATECREW_BEGUN
 
     # -- The worker's side --------------------------------------------------
 
@@ -205,7 +207,8 @@ class Loop:
             self.fail(failure)
         elif ended:
             self._set_end_of_input()
-        self._tell_begun()
+        self._told = -1  # the gateway waits for it
+        self._release_soon()
         self._stop_if_done()
 
     # -- Reading ------------------------------------------------------------
@@ -252,7 +255,7 @@ class Loop:
                     task = self.event_loop.create_task(self._handle(request))
                     self._running.add(task)
         if connection.seen != self._told:
-            self._tell_begun()
+            self._release_soon()
         if not more:
             self._set_end_of_input()
         if reply:
@@ -273,16 +276,7 @@ class Loop:
                 self._flush()
         self._holding = holding
         if not holding:
-            count = self._connection.seen
-            if self._connection.flow and count != self._told:
-                self._told = count
-                self._out.append(rec.begun(count))
-            self._flush()
-
-    def _tell_begun(self):
-        if self._connection.flow:
-            self._told = self._connection.seen
-            self._send(rec.begun(self._told))
+            self._release()
 
     def _touch(self, request):
         if request.feed is not None:
@@ -338,7 +332,7 @@ class Loop:
 
     def gone(self, request):
         """Whether nobody wants the request's answer, and no input will come."""
-        return request.aborted or self.end_of_input or self._broken
+        return request.aborted or request.closed or self.end_of_input or self._broken
 
     def wait(self, request):
         """Returns a future that is done when something has come for the
@@ -391,7 +385,7 @@ class Loop:
         pos = 0
         size = len(data)
         while True:
-            if request.aborted or request.ended or self._broken:
+            if request.aborted or request.closed or request.ended or self._broken:
                 raise ClientDisconnected("the client went away")
             if pos == size:
                 return
@@ -464,12 +458,21 @@ class Loop:
 
     def _send(self, payload):
         self._out.append(payload)
+        self._release_soon()
+
+    def _release_soon(self):
         if not self._holding:
             self._holding = True
             self.event_loop.call_soon(self._release)
 
     def _release(self):
+        """Sends what was held, and tells that the loop turns."""
         self._holding = False
+        count = self._connection.seen
+        if count != self._told:
+            self._told = count
+            if self._connection.flow:
+                self._out.append(rec.begun(count))
         self._flush()
 
     def _flush(self, more=b""):

@@ -75,6 +75,7 @@ class WebSocket:
             elif self._close is None:
                 code = int.from_bytes(data[start:start + 2], "big") if length >= 2 else 1005
                 self._close = code, data[start + 2:end].decode("utf-8", "replace")
+                self._request.closed = True
             pos = end
         if pos < size:
             self._parts.append(data[pos:])
@@ -82,7 +83,7 @@ class WebSocket:
             self._need = need
 
     def _gone(self):
-        return self._close is not None or self._request.input_ended or self._loop.gone(self._request)
+        return self._request.input_ended or self._loop.gone(self._request)
 
     async def receive(self):
         if not self._told:

@@ -271,12 +271,12 @@ class Worker:
         return answer
 
     def quiet(self, seconds=0.05):
-        """Whether nothing arrives for a while."""
-        if self._unread:
-            return False
+        """Whether nothing arrives for a while, but for what tells that
+        requests have begun."""
         self.sock.settimeout(seconds)
         try:
-            self._unread += self.sock.recv(1 << 16)
+            while not self._unread or self._unread[1] == rec.BEGUN:
+                self._unread = self._unread[12:] + self.sock.recv(1 << 16)
             return False
         except socket.timeout:
             return True

@@ -46,7 +46,7 @@ class Case(unittest.TestCase):
         self.assertEqual((answer.status, answer.app_status), ("500 Internal Server Error", 0))
         self.assertEqual(answer.body, b"Internal Server Error\n")
         self.assertIn(said, answer.errors)
-        self.assertNotIn("gatecrew_worker", answer.errors)
+        self.assertNotIn("in __call__", answer.errors)
         self.assertEqual(self.get("/hello").body, b"hello")
 
     def breaks(self, path, sent, said, **more):
@@ -230,9 +230,9 @@ class Bodies(Case):
         worker.stdin(b"")
         self.assertEqual(worker.answer().body, b"asked for")
         worker.begin(path="/echo", more=True)
-        self.assertTrue(worker.quiet())
         worker.stdin(b"")
         worker.answer()
+        self.assertEqual(worker.granted_input[1], 0)
         with Worker("applications:raw") as threads:
             threads.begin(path="/swallow", more=True, HTTP_EXPECT="100-Continue")
             self.assertEqual(threads.take()[0], rec.CREDIT)
@@ -300,12 +300,11 @@ class Loop(unittest.TestCase):
             worker.begin(4, path="/echo", stdin=b"x" * 1000, more=True)
             worker.stdin(b"", 1)  # for one that has begun
             worker.abort(7)
-            begun = worker.begun
             worker.command(b"recall\n")
             for i in (3, 4):
                 answer = worker.answer(i)
                 self.assertEqual((answer.stdout, answer.protocol_status), (b"", rec.OVERLOADED))
-            self.assertEqual(worker.begun, begun)
+            self.assertLess(worker.begun, 3)
             worker.begin(3, path="/hello")  # the id again
             with open(fifo, "w"):
                 pass

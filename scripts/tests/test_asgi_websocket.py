@@ -1,0 +1,194 @@
+"""ASGI: websocket scopes, on a real worker process."""
+
+import os
+import struct
+import tempfile
+import unittest
+
+from gateway import rec
+from gatecrew_worker._connection import INPUT_WINDOW
+from test_asgi import AsyncWorker, shared, tearDownModule  # noqa: F401
+
+TEXT, BINARY, CLOSE = 1, 2, 8
+ACCEPTED = b"Status: 101 Switching Protocols\r\n"
+
+
+def message(kind, content=b""):
+    return struct.pack(">BI", kind, len(content)) + content
+
+
+def close(code, reason=b""):
+    return message(CLOSE, struct.pack(">H", code) + reason)
+
+
+def messages(data):
+    """The messages in data, all of which are whole."""
+    found = []
+    while data:
+        kind, length = struct.unpack_from(">BI", data)
+        content, = struct.unpack_from("%ds" % length, data, 5)
+        found.append((kind, content))
+        data = data[5 + length:]
+    return found
+
+
+class WebSocket(unittest.TestCase):
+    def setUp(self):
+        self.worker = shared()
+
+    def open(self, path, worker=None, **more):
+        worker = worker or self.worker
+        worker.begin(path=path, role=rec.WEBSOCKET, more=True, **more)
+        return worker
+
+    def head(self, worker):
+        answer = worker.answers[1]
+        while b"\r\n\r\n" not in answer.stdout:
+            worker.take()
+        return answer.head.encode() + b"\r\n"
+
+    def accepted(self, path, worker=None, **more):
+        worker = self.open(path, worker, **more)
+        self.assertTrue(self.head(worker).startswith(ACCEPTED))
+        return worker
+
+    def take(self, worker, count):
+        """The messages that came, once there are so many."""
+        answer = worker.answers[1]
+        while True:
+            try:
+                found = messages(answer.body)
+            except struct.error:
+                found = []
+            if len(found) >= count:
+                return found
+            worker.take()
+
+    def test_scope(self):
+        worker = self.open("/scope_", HTTP_SEC_WEBSOCKET_PROTOCOL="chat, x", REQUEST_SCHEME="https", HTTPS="on")
+        answer = worker.answer()
+        self.assertEqual(answer.status, "500 Internal Server Error")  # it speaks http
+        self.assertIn("unexpected message 'http.response.start': expected is 'websocket.accept'", answer.errors)
+
+    def test_accept(self):
+        worker = self.open("/chat", HTTP_SEC_WEBSOCKET_PROTOCOL="a, b")
+        self.assertEqual(self.head(worker), ACCEPTED + b"x-y: z\r\nSec-WebSocket-Protocol: a\r\n")
+        worker.stdin(close(1000))
+        self.assertEqual(worker.answer().app_status, 0)
+
+    def test_messages(self):
+        worker = self.accepted("/chat")
+        sent = [(TEXT, "\u20ac".encode()), (BINARY, b"\0\xff"), (TEXT, b""), (BINARY, b"b" * 70000)]
+        data = b"".join(message(*m) for m in sent)
+        for pos in range(0, 40):  # cut anywhere
+            worker.stdin(data[pos:pos + 1])
+        worker.stdin(data[40:])
+        self.assertEqual(self.take(worker, len(sent)), sent)
+        worker.stdin(message(TEXT, b"bye"))
+        answer = worker.answer()
+        kind, content = messages(answer.body)[-1]
+        self.assertEqual((kind, content[:2], answer.app_status), (CLOSE, struct.pack(">H", 4000), 0))
+        self.assertTrue(content[2:].decode().startswith("said \u20ac"))
+        self.assertEqual(len(content), 125)
+        worker.await_log("'websocket.disconnect', 'code': 4000")
+
+    def test_ends(self):
+        """How the application ends, and what the gateway makes of it."""
+        for said, status, errors in ((b"leave", 0, ""), (b"fail", 1, "ValueError: as told")):
+            worker = self.accepted("/chat")
+            worker.stdin(message(TEXT, said))
+            answer = worker.answer()
+            self.assertEqual((answer.body, answer.app_status), (b"", status))
+            self.assertIn(errors, answer.errors)
+
+    def test_disconnect(self):
+        with AsyncWorker() as worker:
+            for data, said in (
+                (close(1001, b"going"), "1001 going"), (message(CLOSE), "1005 "), (None, "1006 "),
+            ):
+                self.accepted("/chat", worker)
+                if data is None:
+                    worker.abort()
+                else:
+                    worker.stdin(data)
+                worker.answer()
+                worker.await_log("disconnected " + said + "\n")
+
+    def test_refusals(self):
+        answer = self.open("/refuses").answer()
+        self.assertEqual((answer.status, answer.body, answer.app_status), ("403 Forbidden", b"", 0))
+        answer = self.open("/denies").answer()
+        self.assertEqual((answer.status, answer.body, answer.headers["www-authenticate"]), ("401 Unauthorized", b"no entry", "Basic"))
+        for path, said in (("/returns", "without having accepted"), ("/fails", "ValueError"), ("/early", "unexpected message 'websocket.send'")):
+            answer = self.open(path).answer()
+            self.assertEqual((answer.status, answer.app_status), ("500 Internal Server Error", 0))
+            self.assertIn(said, answer.errors)
+
+    def test_slow_application(self):
+        """What the application has not received is not granted again, however
+        soon it has arrived."""
+        with AsyncWorker() as worker, tempfile.TemporaryDirectory() as directory:
+            fifo = os.path.join(directory, "fifo")
+            os.mkfifo(fifo)
+            self.accepted("/slow", worker, QUERY_STRING=fifo)
+            with open(fifo, "wb", 0) as more:
+                size = INPUT_WINDOW // 4
+                for _ in range(4):
+                    worker.stdin(message(BINARY, b"s" * (size - 5)))
+                self.assertTrue(worker.quiet(0.2))
+                more.write(b"1")
+                self.assertEqual(self.take(worker, 1), [(TEXT, b"%d" % (size - 5))])
+                self.assertEqual(worker.granted_input[1], 0)
+                more.write(b"1")
+                self.take(worker, 2)
+                self.assertEqual(worker.granted_input[1], 2 * size)
+                worker.stdin(close(1000))
+                more.write(b"111")
+                worker.answer()
+
+    def test_message_larger_than_the_window(self):
+        worker = self.accepted("/chat")
+        data = message(BINARY, b"l" * 1000000)
+        sent = 0
+        while sent < len(data):
+            room = INPUT_WINDOW + worker.granted_input[1] - sent
+            if room <= 0:
+                worker.take()
+                continue
+            worker.stdin(data[sent:sent + min(room, 65535)])
+            sent += min(room, 65535)
+        answer = worker.answers[1]
+        while len(answer.body) < len(data):
+            if worker.take()[0] == rec.STDOUT:
+                worker.grant(32768)
+        self.assertEqual(answer.body, data)
+        worker.stdin(close(1000))
+        worker.answer()
+
+    def test_send_waits_for_credit(self):
+        with AsyncWorker(window=10000) as worker:
+            self.accepted("/floods", worker)
+            worker.until(10000)
+            self.assertTrue(worker.quiet())
+            worker.stdin(close(1001, b"enough"))
+            worker.answer()
+            worker.await_log("send raised ClientDisconnected")
+            worker.await_log("'code': 1001, 'reason': 'enough'")
+
+    def test_close_beyond_the_window(self):
+        with AsyncWorker() as worker, tempfile.TemporaryDirectory() as directory:
+            fifo = os.path.join(directory, "fifo")
+            os.mkfifo(fifo)
+            self.accepted("/slow", worker, QUERY_STRING=fifo)
+            with open(fifo, "wb", 0) as more:
+                worker.stdin(message(BINARY, b"s" * (INPUT_WINDOW - 5)))
+                worker.stdin(close(1000, b"r" * 123))
+                more.write(b"11")
+                worker.answer()
+            self.accepted("/chat", worker)
+            worker.stdin(close(1000))
+            self.assertEqual(worker.answer().app_status, 0)
+
+
+if __name__ == "__main__":
+    unittest.main()
