@@ -80,8 +80,12 @@ func newRoute(c *config.Route, pool *config.Pool, apps *applications) (*site.Rou
 
 // webSocket is how a route keeps WebSocket connections.
 func webSocket(c *config.WebSocket) *websocket.Options {
-	return &websocket.Options{MaxMessage: int64(c.MaxMessage), PingInterval: c.PingInterval, PingTimeout: c.PingTimeout,
-		Compression: c.Compression, Origins: c.Origins}
+	o := &websocket.Options{MaxMessage: int64(c.MaxMessage), PingInterval: c.PingInterval, PingTimeout: c.PingTimeout,
+		Compression: c.Compression}
+	if !slices.Contains(c.Origins, "*") {
+		o.Origins = c.Origins
+	}
+	return o
 }
 
 // priorities are the classes by their names in the configuration.

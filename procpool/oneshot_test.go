@@ -192,6 +192,43 @@ func TestOneShotSlowReader(t *testing.T) {
 	}
 }
 
+// Wait returns when there is something to read, the end, or a deadline.
+func TestOneShotWait(t *testing.T) {
+	r := newRunner(t, RunnerConfig{})
+	p := start(t, r, shell(t, "read line; echo $line; exec >&-; read line; exit 1"), nil)
+	waited := make(chan struct{})
+	wait := func() {
+		p.Stdout.Wait()
+		waited <- struct{}{}
+	}
+	go wait()
+	select {
+	case <-waited:
+		t.Fatal("there was nothing to wait for")
+	case <-time.After(50 * time.Millisecond):
+	}
+	if _, err := p.Stdin.WriteString("hello\n"); err != nil {
+		t.Fatal(err)
+	}
+	<-waited
+	p.Stdout.Wait() // it takes nothing away
+	if got, err := io.ReadAll(p.Stdout); string(got) != "hello\n" || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+	p.Stdout.Wait() // the end
+
+	p = start(t, r, shell(t, "read line"), nil)
+	go wait()
+	_ = p.Stdout.SetReadDeadline(time.Unix(1, 0))
+	<-waited
+	_ = p.Stdout.SetReadDeadline(time.Time{})
+	go wait()
+	_ = p.Stdin.Close() // it ends
+	<-waited
+	_ = p.Stdout.Close()
+	p.Stdout.Wait()
+}
+
 func TestOneShotStop(t *testing.T) {
 	const tree = `%s echo ready; (trap '' TERM HUP; while :; do sleep 1; done) & while :; do sleep 1; done`
 	for _, c := range []struct {

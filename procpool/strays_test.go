@@ -32,8 +32,9 @@ func strays(t *testing.T, mark string) (n int) {
 	return n
 }
 
-// straysMain runs the scripts that it reads, a line each: "KEEP TEXT" or "END
-// TEXT" with a Runner that keeps what is left behind or doesn't, "STOP TEXT" with
+// straysMain runs the scripts that it reads, a line each: "KEEP TEXT", "END
+// TEXT" or "WHOLE TEXT" with a Runner that keeps what is left behind, doesn't, or
+// ends what has left the group too, "STOP TEXT" with
 // a stop once the script has written something, and "HANG TEXT" which is left
 // running. It answers each with a line, and the end of the lines with the end of
 // everything.
@@ -43,11 +44,15 @@ func straysMain() {
 	}
 	plain := NewRunner(RunnerConfig{Name: "cgi", StopGrace: 100 * time.Millisecond})
 	keeping := NewRunner(RunnerConfig{Name: "cgi", KeepBackground: true})
+	whole := NewRunner(RunnerConfig{Name: "socket", EndWhole: true})
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
 		kind, text, _ := strings.Cut(lines.Text(), " ")
 		runner := plain
-		if kind == "KEEP" {
+		switch kind {
+		case "KEEP":
 			runner = keeping
+		case "WHOLE":
+			runner = whole
 		}
 		env := []string{"PATH=/bin:/usr/bin", markVar + "=" + os.Getenv(markVar)}
 		p, err := runner.Start(context.Background(), Command{Path: "/bin/sh", Argv: []string{"sh", "-c", text}, Env: env}, os.Stderr)
@@ -71,6 +76,7 @@ func straysMain() {
 	}
 	plain.Close()
 	keeping.Close()
+	whole.Close()
 	EndStrays(300 * time.Millisecond)
 	fmt.Println("did all")
 	os.Exit(0)
@@ -155,6 +161,11 @@ func TestStrays(t *testing.T) {
 	g.run(t, "STOP", "trap '' TERM; setsid sleep 1001 & (setsid sleep 1002 &); sleep 0.1; echo x; while :; do sleep 1; done")
 	if now := sleepers(t, t.Name()); len(now) != 0 {
 		t.Errorf("after a stop: %v are left", now)
+	}
+	// So does one that is to end whole, however it ends.
+	g.run(t, "WHOLE", "setsid sleep 1001 >/dev/null 2>&1 & (setsid sleep 1002 >/dev/null 2>&1 &); echo x; sleep 0.1")
+	if now := sleepers(t, t.Name()); len(now) != 0 {
+		t.Errorf("after an end as a whole: %v are left", now)
 	}
 	// One that ends in peace leaves its daemon, and nothing else.
 	g.run(t, "END", "(setsid sleep 1003 >/dev/null 2>&1 &); sleep 1004 >/dev/null 2>&1 & echo x; sleep 0.1")

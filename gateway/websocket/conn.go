@@ -331,7 +331,13 @@ func appendControl(op ws.OpCode, payload []byte) []byte {
 	return append(append(make([]byte, 0, 2+len(payload)), 0x80|byte(op), byte(len(payload))), payload...)
 }
 
-func (c *Conn) ping() { _ = c.sendControl(ws.OpPing, nil) }
+// ping sends a ping. One that can't be sent is the end, also while the stream
+// from the client is not read.
+func (c *Conn) ping() {
+	if err := c.sendControl(ws.OpPing, nil); err != nil && err != errClosed {
+		c.abandon("a ping can't be sent")
+	}
+}
 
 // sendable reports whether a close frame may have the code (RFC 6455, section
 // 7.4, with what has been registered since).

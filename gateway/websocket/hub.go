@@ -123,8 +123,13 @@ func (h *Hub) round(now int64) {
 		switch {
 		case interval == 0:
 		case c.stalled.Load():
-			// It is the application that keeps the client's answer from being read.
-			c.lastPing = now
+			// It is the application that keeps the client's answer from being
+			// read. That the client has gone is seen by the ping alone, when it
+			// can't be sent.
+			if c.pinged = false; since(c.lastPing) >= interval {
+				c.lastPing = now
+				go c.ping()
+			}
 		case timeout > 0 && c.pinged && c.heard.Load() < c.lastPing:
 			if since(c.lastPing) >= timeout {
 				go c.expire()
