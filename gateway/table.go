@@ -11,6 +11,7 @@ import (
 
 	"gatecrew/gateway/backend"
 	"gatecrew/gateway/config"
+	"gatecrew/gateway/sendfile"
 	"gatecrew/gateway/site"
 	"gatecrew/gateway/static"
 	"gatecrew/gateway/websocket"
@@ -49,6 +50,12 @@ func newTable(cfg *config.Config, apps *applications, software string) (*site.Ta
 
 func newRoute(c *config.Route, pool *config.Pool, apps *applications) (*site.Route, error) {
 	r := &site.Route{Prefix: strings.TrimSuffix(c.Path, "/")}
+	if s := c.Sendfile; s != nil {
+		var err error
+		if r.Sendfile, err = sendfile.New(sendfile.Options{Roots: s.Roots, Accel: s.Accel, Pass: s.Pass}); err != nil {
+			return nil, err
+		}
+	}
 	switch {
 	case c.Static != nil:
 		r.Name = "static " + c.Path

@@ -115,6 +115,9 @@ func (c *checker) handler(at string, r *Route) {
 	if r.FastCGI != nil {
 		c.fastcgi(at+".fastcgi", r.FastCGI)
 	}
+	if r.Sendfile != nil {
+		c.sendfile(at+".sendfile", r)
+	}
 	if slices.Contains(kinds, "pool") {
 		c.poolRoute(at, r)
 		return
@@ -152,6 +155,29 @@ func (c *checker) poolRoute(at string, r *Route) {
 		c.fault(at+".root_path", fmt.Sprintf("%q is no path", r.RootPath), "write it as in /app")
 	}
 	r.RootPath = strings.TrimSuffix(r.RootPath, "/")
+}
+
+func (c *checker) sendfile(at string, r *Route) {
+	s := r.Sendfile
+	switch {
+	case r.Static != nil || r.Socket != nil:
+		c.fault(at, "only a route with pool, cgi or fastcgi has it", "")
+	case s.Pass && len(s.Roots)+len(s.Accel) > 0:
+		c.fault(at+".pass", "what is passed on is not sent from a folder", "leave pass out, or roots and accel")
+	case !s.Pass && len(s.Roots)+len(s.Accel) == 0:
+		c.fault(at, "it names no folder", "write roots: with folders for X-Sendfile, or accel: for X-Accel-Redirect, as in {/internal/: /srv/files}")
+	}
+	for i := range s.Roots {
+		c.served(fmt.Sprintf("%s.roots[%d]", at, i), &s.Roots[i])
+	}
+	for _, prefix := range slices.Sorted(maps.Keys(s.Accel)) {
+		where, dir := join(at+".accel", prefix), s.Accel[prefix]
+		if !strings.HasPrefix(prefix, "/") || !strings.HasSuffix(prefix, "/") || path.Clean(prefix) != strings.TrimSuffix(prefix, "/") && prefix != "/" {
+			c.fault(where, fmt.Sprintf("%q is not the beginning of a path", prefix), "write it with a slash at both ends, as in /internal/")
+		}
+		c.served(where, &dir)
+		s.Accel[prefix] = dir
+	}
 }
 
 func (c *checker) static(at string, s *Static) {

@@ -472,6 +472,25 @@ type Route struct {
 	// which is what Python applications expect. Only with pool: cgi,
 	// socket and fastcgi have their own. Default: true with pool.
 	PassAuthorization bool `yaml:"pass_authorization,omitempty"`
+	// Sendfile are the files that the application may have sent by naming
+	// them in its answer. Not with static and socket. Default: none; an
+	// answer that names one is refused with 502, so that its path does not
+	// get to the client.
+	Sendfile *Sendfile `yaml:"sendfile,omitempty"`
+}
+
+// Sendfile says which files an application may name in the fields X-Sendfile
+// and X-Accel-Redirect of an answer with status 200: at least one of Roots and
+// Accel, or Pass.
+type Sendfile struct {
+	// Roots are the folders of X-Sendfile, whose value is the path of a file.
+	Roots []string `yaml:"roots,omitempty"`
+	// Accel are the folders of X-Accel-Redirect, by the beginning of its
+	// value that stands for each, as in /internal/: /srv/files.
+	Accel map[string]string `yaml:"accel,omitempty"`
+	// Pass sends both fields on as they are, for a server before the gateway
+	// that heeds them, as nginx does. Default: false.
+	Pass bool `yaml:"pass,omitempty"`
 }
 
 // Static serves the files of one folder. Names that start with a dot are not

@@ -23,16 +23,17 @@ func (c *Config) YAML() ([]byte, error) {
 // also when it is false.
 func (r *Route) MarshalYAML() (any, error) {
 	out := struct {
-		Path              string   `yaml:"path"`
-		Static            *Static  `yaml:"static,omitempty"`
-		CGI               *CGI     `yaml:"cgi,omitempty"`
-		Socket            *Socket  `yaml:"socket,omitempty"`
-		FastCGI           *FastCGI `yaml:"fastcgi,omitempty"`
-		Pool              string   `yaml:"pool,omitempty"`
-		Priority          string   `yaml:"priority,omitempty"`
-		RootPath          string   `yaml:"root_path,omitempty"`
-		PassAuthorization *bool    `yaml:"pass_authorization,omitempty"`
-	}{r.Path, r.Static, r.CGI, r.Socket, r.FastCGI, r.Pool, r.Priority, r.RootPath, nil}
+		Path              string    `yaml:"path"`
+		Static            *Static   `yaml:"static,omitempty"`
+		CGI               *CGI      `yaml:"cgi,omitempty"`
+		Socket            *Socket   `yaml:"socket,omitempty"`
+		FastCGI           *FastCGI  `yaml:"fastcgi,omitempty"`
+		Pool              string    `yaml:"pool,omitempty"`
+		Priority          string    `yaml:"priority,omitempty"`
+		RootPath          string    `yaml:"root_path,omitempty"`
+		PassAuthorization *bool     `yaml:"pass_authorization,omitempty"`
+		Sendfile          *Sendfile `yaml:"sendfile,omitempty"`
+	}{r.Path, r.Static, r.CGI, r.Socket, r.FastCGI, r.Pool, r.Priority, r.RootPath, nil, r.Sendfile}
 	if r.Pool != "" {
 		out.PassAuthorization = &r.PassAuthorization
 	}

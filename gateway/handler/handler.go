@@ -170,7 +170,7 @@ func (h *Handler) ask(x *exchange, r *http.Request, route *site.Route, target *c
 	if err != nil {
 		return "", err
 	}
-	local, err = h.respond(x, r, answer)
+	local, err = h.respond(x, r, route, answer)
 	body.interrupt() // before Close, which waits for the body's last Read
 	answer.Close()
 	return local, err

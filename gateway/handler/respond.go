@@ -12,6 +12,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"gatecrew/gateway/site"
 	"gatecrew/protocol"
 )
 
@@ -21,11 +22,17 @@ import (
 // The rules that HTTP leaves to the server stand here and nowhere else: which
 // answers have no body, when a piece is flushed, and that a body which is not
 // what its head promised breaks the response off.
-func (h *Handler) respond(x *exchange, r *http.Request, a *answer) (local string, err error) {
+func (h *Handler) respond(x *exchange, r *http.Request, route *site.Route, a *answer) (local string, err error) {
 	if a.head.LocalRedirect != "" {
 		return a.head.LocalRedirect, nil
 	}
 	header, status := x.Header(), a.head.Status
+	field, file, named := route.Sendfile.Take(a.head.Header)
+	// A 206 comes from an application that has looked at Range itself and leaves
+	// the rest to the server; any other status has a body of its own, or none.
+	if named && (status == http.StatusOK || status == http.StatusPartialContent) {
+		return "", h.respondNamed(x, r, route, a, field, file)
+	}
 	for name, values := range a.head.Header {
 		header[name] = values
 	}
@@ -94,8 +101,7 @@ func (h *Handler) copyBody(x *exchange, a *answer, length int64) error {
 		case err == io.EOF:
 			return nil
 		case err != nil && sent == length && protocol.KindOf(err) != protocol.ClientGone:
-			h.Log.Warn("the application failed after its whole answer", zap.String("request", x.entry.RequestID),
-				zap.String("route", x.entry.Route), zap.String("upstream", x.entry.Upstream), zap.Error(err))
+			h.failedLate(x, err)
 			return nil
 		case err != nil:
 			return err
@@ -132,6 +138,11 @@ func (h *Handler) copyFile(x *exchange, file *protocol.File, length, sent int64)
 	return n, nil
 }
 
+func (h *Handler) failedLate(x *exchange, err error) {
+	h.Log.Warn("the application failed after its whole answer", zap.String("request", x.entry.RequestID),
+		zap.String("route", x.entry.Route), zap.String("upstream", x.entry.Upstream), zap.Error(err))
+}
+
 func (h *Handler) tooLong(x *exchange, length int64) {
 	h.Log.Warn("the answer is longer than its Content-Length, the rest is cut off", zap.String("request", x.entry.RequestID),
 		zap.String("route", x.entry.Route), zap.Int64("content_length", length))
@@ -148,14 +159,41 @@ func (h *Handler) respondEmpty(x *exchange, status int, a *answer) error {
 		x.Header().Del("Content-Length")
 	}
 	x.WriteHeader(status)
-	err := a.err
-	for n := 0; err == nil && n < maxDiscarded; n += len(a.begun.bytes()) {
-		err = a.begun.refill(a.Exchange)
+	if err := a.discard(); err != io.EOF {
+		return err
 	}
-	if err == io.EOF {
-		return nil
+	return nil
+}
+
+// respondNamed sends the file that the application names in place of a body.
+func (h *Handler) respondNamed(x *exchange, r *http.Request, route *site.Route, a *answer, field, file string) error {
+	switch err := a.discard(); {
+	case err == nil || err == io.EOF:
+	case protocol.KindOf(err) == protocol.ClientGone:
+		return err
+	default: // it has said what to send
+		h.failedLate(x, err)
+	}
+	header := x.Header()
+	for name, values := range a.head.Header {
+		if name != "Content-Length" && name != "Content-Range" { // of the body that it is not
+			header[name] = values
+		}
+	}
+	err := route.Sendfile.Serve(x, r, field, file)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+		h.Log.Warn("the file that the application names can't be sent", zap.String("request", x.entry.RequestID),
+			zap.String("route", route.Name), zap.String("field", field), zap.String("value", file), zap.Error(err))
 	}
 	return err
+}
+
+// discard reads what has no place in the response, up to a limit.
+func (a *answer) discard() error {
+	for n := 0; a.err == nil && n < maxDiscarded; n += len(a.begun.bytes()) {
+		a.read(a.begun.refill)
+	}
+	return a.err
 }
 
 // eventStream reports whether the client waits for each event.

@@ -50,7 +50,7 @@ func (h *Handler) socket(x *exchange, r *http.Request, route *site.Route, target
 		defer cancel()
 		defer a.Close()
 		a.head.LocalRedirect = "" // the client is redirected instead
-		_, err := h.respond(x, &asked, a)
+		_, err := h.respond(x, &asked, route, a)
 		return err
 	}
 	header, ok := hello.Accept(a.head.Header)

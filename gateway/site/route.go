@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"gatecrew/gateway/backend"
+	"gatecrew/gateway/sendfile"
 	"gatecrew/gateway/static"
 	"gatecrew/gateway/websocket"
 	"gatecrew/protocol"
@@ -23,6 +24,8 @@ type Route struct {
 	Name string
 	// Files serves static files; nil when the route has none.
 	Files *static.Files
+	// Sendfile are the files that the application may name; nil when none.
+	Sendfile *sendfile.Files
 	// Backend is the application; nil for a route of static files only.
 	Backend backend.Backend
 	// Scripts finds scripts on the disk; nil when the application answers
@@ -105,4 +108,5 @@ func (r *Route) close() {
 	if r.Scripts != nil {
 		r.Scripts.Root.Close()
 	}
+	r.Sendfile.Close()
 }

@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // maxRanges is how many parts of a file one request may ask for. More, or
@@ -44,6 +45,10 @@ func (f *Files) send(w http.ResponseWriter, r *http.Request, name string, file *
 	h.Set("Content-Type", ctype)
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Etag", etag(info))
+	return serveContent(w, r, info.ModTime(), file, info)
+}
+
+func serveContent(w http.ResponseWriter, r *http.Request, modified time.Time, file *os.File, info fs.FileInfo) error {
 	if strings.Count(r.Header.Get("Range"), ",") >= maxRanges {
 		plain := *r
 		plain.Header = maps.Clone(r.Header)
@@ -51,7 +56,7 @@ func (f *Files) send(w http.ResponseWriter, r *http.Request, name string, file *
 		r = &plain
 	}
 	rec := &recorder{ResponseWriter: w, size: info.Size()}
-	http.ServeContent(rec, r, "", info.ModTime(), file)
+	http.ServeContent(rec, r, "", modified, file)
 	return rec.result(r.Method)
 }
 
