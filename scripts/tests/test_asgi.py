@@ -14,10 +14,12 @@ workers = []
 
 
 class AsyncWorker(Worker):
-    """A worker with an event loop."""
+    """A worker with an event loop, the one that TEST_LOOP names."""
 
-    def __init__(self, app="asgi_app:app", *args, **more):
-        super().__init__(app, "--interface", "auto", "--loop", os.environ.get("TEST_LOOP", "asyncio"), *args, **more)
+    def __init__(self, app="asgi_app:app", *args, loop=os.environ.get("TEST_LOOP", "asyncio"), **more):
+        if loop == "uvloop":
+            self.flags = ("-W", "error")
+        super().__init__(app, "--interface", "auto", "--loop", loop, *args, **more)
 
 
 def shared():

@@ -17,8 +17,8 @@ from gateway import DEADLINE, Worker
 class Stuck(Worker):
     """A worker whose control connection is heard."""
 
-    def __init__(self, **more):
-        super().__init__("stuck:app", control=True, **more)
+    def __init__(self, app="stuck:app", *args, **more):
+        super().__init__(app, *args, control=True, **more)
         self._ear = socket.socket(fileno=os.dup(self._control))
         self._ear.settimeout(DEADLINE)
         self._heard = self._ear.makefile("r")

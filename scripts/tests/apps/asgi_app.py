@@ -183,6 +183,35 @@ async def awaits(scope, receive, send):
     await innermost()
 
 
+async def cleans_up(scope, receive, send):
+    print("busy", flush=True)
+    try:
+        await innermost() if scope["query_string"] == b"awaits" else time.sleep(60)
+    except Exception:
+        print("taken for an Exception", flush=True)
+    finally:
+        print("cleaned up", flush=True)
+
+
+async def sends(scope, receive, send):
+    """For ever, without a turn of the loop."""
+    print("busy", flush=True)
+    while True:
+        try:
+            await send({"type": "http.response.early_hint", "links": []})
+        except ValueError:
+            pass
+
+
+async def takes(scope, receive, send):
+    """Some milliseconds of work and of waiting."""
+    end = time.monotonic() + 0.004
+    while time.monotonic() < end:
+        pass
+    await asyncio.sleep(0.003)
+    await answer(send, b"took")
+
+
 async def streams(scope, receive, send):
     """Until it is told to end."""
     await send(start())
