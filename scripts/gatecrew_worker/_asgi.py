@@ -67,6 +67,9 @@ class Handler:
             loop.done(request)
 
 
+_interrupt.ENTRIES.update((Handler.__call__.__code__, Loop.run.__code__))
+
+
 class Exchange:
     """An http scope: the two callables of the application."""
 

@@ -50,7 +50,7 @@ _of_tasks = set()  # the TaskInterruptions that are under way
 CURRENT = contextvars.ContextVar("gatecrew_request", default=None)
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
-_ENTRY = "__call__"  # what of this package calls the application
+ENTRIES = set()  # the code of this package under which the application's runs
 
 
 class RequestTimeout(BaseException):
@@ -179,7 +179,7 @@ class TaskInterruption:
         while frame is not None:
             name = frame.f_code.co_filename
             if name.startswith(_PACKAGE):
-                return frame.f_code.co_name == _ENTRY and name.endswith("_asgi.py")
+                return frame.f_code in ENTRIES
             if name.startswith(asyncio):
                 return True  # a task that the application has made
             frame = frame.f_back
