@@ -69,7 +69,9 @@ func (g *Gateway) newServer() *http.Server {
 		MaxHeaderBytes:    int(g.cfg.Limits.HeaderBytes),
 		ErrorLog:          newServerLog(g.log),
 		Protocols:         &protocols,
-		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: g.cfg.HTTP2.MaxConcurrentStreams},
+		// The frame size is what a client may send before it has seen ours (RFC
+		// 9113, section 6.5.2); a larger one only holds up the other streams.
+		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: g.cfg.HTTP2.MaxConcurrentStreams, MaxReadFrameSize: 16 << 10},
 		// Without its NextProtos net/http would have no HTTP/2 at all when a
 		// listener without TLS happens to be served first.
 		TLSConfig: &tls.Config{NextProtos: nextProtos, GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {

@@ -178,6 +178,28 @@ func readFile(t *testing.T, path string) string {
 	return string(text)
 }
 
+// TestExamplesOfTLS: so is each one on the page on TLS, once its files are there.
+func TestExamplesOfTLS(t *testing.T) {
+	blocks := regexp.MustCompile("(?s)\n```yaml\n(.*?)```\n").FindAllStringSubmatch(readFile(t, "../docs/tls.md"), -1)
+	if len(blocks) < 2 {
+		t.Fatalf("only %d examples", len(blocks))
+	}
+	authority := harness.NewAuthority(t, "the authority")
+	for _, block := range blocks {
+		dir := t.TempDir()
+		authority.Issue("shop.example").Write(t, dir, "server")
+		text := strings.NewReplacer("/etc/letsencrypt/live/shop.example/fullchain.pem", "server.pem", "/etc/letsencrypt/live/shop.example/privkey.pem", "server.key",
+			"clients.pem", authority.File).Replace(block[1])
+		file := filepath.Join(dir, "gatecrew.yaml")
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := exec.Command(harness.BuildPlain(t), "check", "-c", file).CombinedOutput(); err != nil {
+			t.Errorf("%v\n%s\n%s", err, out, text)
+		}
+	}
+}
+
 // TestFilesThatPagesName: each promise of the README names the tests that hold
 // it, and each rule of the page on architecture its place.
 func TestFilesThatPagesName(t *testing.T) {

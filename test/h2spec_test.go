@@ -18,7 +18,6 @@ import (
 // h2specKnown are the cases of h2spec that net/http doesn't pass, each with what
 // it does in their place. See docs/tls.md.
 var h2specKnown = []string{
-	"http2/4.2 Sends a large size HEADERS frame that exceeds the SETTINGS_MAX_FRAME_SIZE",                          // the stream, not the connection, ends with an error
 	"http2/6.5.3 Sends multiple values of SETTINGS_INITIAL_WINDOW_SIZE",                                            // refused, although RFC 9113 allows it
 	"http2/8.1.2.2 Sends a HEADERS frame that contains the connection-specific header field",                       // 400 instead of a reset
 	"http2/8.1.2.2 Sends a HEADERS frame that contains the TE header field with any value other than \"trailers\"", // 400 instead of a reset

@@ -65,6 +65,7 @@ func (c *checker) tls(at string, t *TLS) {
 		if c.written(at + ".client_auth") {
 			c.fault(at+".client_auth", "it needs client_ca", "write client_ca: with the certificates that clients' are issued by")
 		}
+		t.ClientAuth = ""
 		return
 	}
 	t.ClientCA = c.abs(t.ClientCA)

@@ -424,8 +424,8 @@ type TLS struct {
 	ClientCA string `yaml:"client_ca,omitempty"`
 	// ClientAuth is require, or optional to serve also clients that have no
 	// certificate; one that they have must be good either way. Only with
-	// ClientCA. Default: require.
-	ClientAuth string `yaml:"client_auth"`
+	// ClientCA. Default: require with ClientCA.
+	ClientAuth string `yaml:"client_auth,omitempty"`
 	// MinVersion is the oldest version of TLS: 1.2 or 1.3. Default: 1.2.
 	MinVersion string `yaml:"min_version"`
 }
