@@ -1,6 +1,7 @@
 package handler
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -56,20 +57,26 @@ func (h *Handler) socket(x *exchange, r *http.Request, route *site.Route, target
 	header, ok := hello.Accept(a.head.Header)
 	app, isSocket := a.Exchange.(protocol.Socket)
 	if !ok || !isSocket {
+		cause := fmt.Errorf("the application chose the subprotocol %q, which the client has not offered", a.head.Header["Sec-Websocket-Protocol"])
+		if ok {
+			cause = errors.New("status 101 from an application that takes no WebSocket connections")
+		}
 		a.Close()
 		cancel()
-		return &failure{status: http.StatusInternalServerError, text: "The application's answer could not be understood.",
-			cause: fmt.Errorf("the application chose the subprotocol %q, which the client has not offered", a.head.Header["Sec-Websocket-Protocol"])}
+		return &failure{status: http.StatusInternalServerError, text: "The application's answer could not be understood.", cause: cause}
 	}
 	if r.ProtoMajor == 1 && !leave() {
 		a.Close()
+		cancel()
 		return &protocol.Error{Kind: protocol.ClientGone, Err: context.Cause(r.Context())}
 	}
+	begun := bytes.Clone(a.begun.bytes())
+	a.begun.free()
 	w := x.ResponseWriter
 	x.detach()
 	x.entry.Status = http.StatusSwitchingProtocols
 	h.Sockets.Serve(w, r, header, websocket.Config{Options: route.WebSocket, Handshake: hello, App: app,
-		Begun: a.begun.bytes(), Err: a.err, Ended: func(result websocket.Result) {
+		Begun: begun, Err: a.err, Ended: func(result websocket.Result) {
 			cancel()
 			h.released(result.Conn)
 			x.entry.Bytes = result.Sent

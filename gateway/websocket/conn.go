@@ -84,7 +84,9 @@ type Result struct {
 type Config struct {
 	Options   *Options
 	Handshake *Handshake
-	// App has answered with status 101. Its Close is the connection's.
+	// App has answered with status 101. Its Close is the connection's. If it
+	// has a method OnDrain, as backend.Drainer, the connection is closed with
+	// 1012, service restart, when its worker is to end.
 	App protocol.Socket
 	// Begun is what has been read of App after the head, and Err what that
 	// Read ended with.
@@ -100,11 +102,8 @@ type Config struct {
 // large stack can go. A stream of HTTP/2 lasts as long as its handler, so that
 // Serve returns at its end.
 func (h *Hub) Serve(w http.ResponseWriter, r *http.Request, header http.Header, c Config) {
-	conn := &Conn{hub: h, app: c.App, options: c.Options, bits: c.Handshake.bits, begunErr: c.Err, ended: c.Ended,
+	conn := &Conn{hub: h, app: c.App, options: c.Options, bits: c.Handshake.bits, begun: c.Begun, begunErr: c.Err, ended: c.Ended,
 		giving: make(chan struct{}, 1)}
-	if len(c.Begun) > 0 {
-		conn.begun = append([]byte(nil), c.Begun...)
-	}
 	var err error
 	if r.ProtoMajor == 1 {
 		var t *upgraded
@@ -134,6 +133,9 @@ func (c *Conn) run() {
 	member := c.hub.add(c)
 	if !member {
 		c.Shut(codeGoingAway, goingAway)
+	}
+	if d, ok := c.app.(interface{ OnDrain(func()) }); ok {
+		d.OnDrain(func() { go c.Shut(codeServiceRestart, "the application restarts") })
 	}
 	delivered := make(chan struct{})
 	go func() {

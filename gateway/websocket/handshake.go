@@ -29,7 +29,8 @@ type Options struct {
 	// that, RFC 7692.
 	Compression bool
 	// Origins are the values of the Origin field that may connect, in lower
-	// case; "same" is the host that the request names. Empty allows all.
+	// case; "same" is the host that the request names, "*" is all. Empty
+	// allows all.
 	Origins []string
 }
 
@@ -106,7 +107,7 @@ func (o *Options) Check(r *http.Request) (*Handshake, error) {
 // allows reports whether the page that connects may do so.
 func (o *Options) allows(r *http.Request) bool {
 	values := r.Header["Origin"]
-	if len(o.Origins) == 0 || len(values) == 0 {
+	if len(o.Origins) == 0 || len(values) == 0 || slices.Contains(o.Origins, "*") {
 		return true
 	}
 	if len(values) > 1 {
