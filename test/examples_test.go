@@ -57,6 +57,14 @@ func TestExamples(t *testing.T) {
 		}
 	})
 
+	t.Run("sockets", func(t *testing.T) {
+		w := g.WebSocket("/sockets/greeter.py")
+		w.Expect(harness.OpText, "Hello, 127.0.0.1. What is your name?")
+		w.Send(harness.OpText, "Ann")
+		w.Expect(harness.OpText, "Good day, Ann!")
+		g.WebSocket("/sockets/count.sh").Expect(harness.OpText, "1")
+	})
+
 	t.Run("clock", func(t *testing.T) {
 		resp, err := harness.Client.Get(g.URL + "/app/clock")
 		if err != nil {
