@@ -1,10 +1,12 @@
 package listen
 
 import (
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"path/filepath"
 	"testing"
 	"time"
@@ -114,5 +116,53 @@ func TestNoMoreConnectionsThanAllowed(t *testing.T) {
 	first.Close()
 	if _, err := third.Read(make([]byte, 4096)); err != nil {
 		t.Errorf("the third connection was not served when there was a place again: %v", err)
+	}
+}
+
+// TestStalledTLSClientIsCutOff: what is watched is the connection beneath, with
+// HTTP/1 and HTTP/2.
+func TestStalledTLSClientIsCutOff(t *testing.T) {
+	certified := httptest.NewTLSServer(nil)
+	defer certified.Close()
+	for _, proto := range []string{"http/1.1", "h2"} {
+		gaveUp := make(chan struct{}, 8)
+		l, err := Listen("127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		conns := NewConns(10, 300*time.Millisecond)
+		server := &http.Server{ConnState: conns.State, TLSConfig: &tls.Config{Certificates: certified.TLS.Certificates},
+			Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				chunk := make([]byte, 64<<10)
+				for range 4 << 10 { // 256 MiB, more than any kernel's buffers
+					if _, err := w.Write(chunk); err != nil {
+						gaveUp <- struct{}{}
+						return
+					}
+				}
+			})}
+		done := make(chan error, 1)
+		go func() { done <- server.ServeTLS(conns.Listener(l), "", "") }()
+		c, err := tls.Dial("tcp", l.Addr().String(), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{proto}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		request := "GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+		if proto == "h2" { // SETTINGS with the largest window for streams, one for the connection, a GET
+			request = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + "\x00\x00\x06\x04\x00\x00\x00\x00\x00" + "\x00\x04\x7f\xff\xff\xff" +
+				"\x00\x00\x04\x08\x00\x00\x00\x00\x00" + "\x7f\xff\x00\x00" + "\x00\x00\x03\x01\x05\x00\x00\x00\x01" + "\x82\x84\x87"
+		}
+		if _, err := io.WriteString(c, request); err != nil { // and read nothing
+			t.Fatal(err)
+		}
+		select {
+		case <-gaveUp:
+		case <-time.After(10 * time.Second):
+			t.Errorf("%s: the client that reads nothing still holds its connection", proto)
+		}
+		c.Close()
+		server.Close()
+		<-done
+		conns.Close()
 	}
 }
