@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"time"
 
 	"gatecrew/gateway/backend"
 	"gatecrew/gateway/site"
@@ -34,8 +33,14 @@ func (h *Handler) body(x *exchange, r *http.Request, route *site.Route) (*body, 
 		return &body{}, nil
 	}
 	live := &liveBody{src: http.MaxBytesReader(x.ResponseWriter, r.Body, h.MaxBody),
-		conn: http.NewResponseController(x.ResponseWriter), silence: h.BodyTimeout}
-	if how := route.BodiesNow(); how == backend.LiveBodies || how == backend.SizedBodies && r.ContentLength > 0 {
+		conn: http.NewResponseController(x.ResponseWriter), silence: h.BodyTimeout, sent: true}
+	switch how := route.BodiesNow(); {
+	case how == backend.LiveBodies:
+		// The application may answer while it reads.
+		live.duplex = live.conn.EnableFullDuplex() == nil
+		fallthrough
+	case how == backend.SizedBodies && r.ContentLength > 0:
+		live.sent = false
 		return &body{reader: live, live: live}, nil
 	}
 	whole, err := h.Spool.Read(r.Context(), live, h.MaxBody, r.ContentLength)
@@ -79,45 +84,43 @@ func (b *body) rewind() error {
 	switch {
 	case b.whole != nil:
 		return b.whole.Rewind()
-	case b.live != nil && b.live.begun:
-		return errors.New("a part of the body has been handed on already")
+	case b.live != nil:
+		return b.live.rewind()
 	}
 	return nil
+}
+
+// answered notes that an application has begun to answer, so that no other one
+// gets the body.
+func (b *body) answered() {
+	if b.live != nil {
+		b.live.forget()
+	}
 }
 
 // interrupt ends a Read of the client's connection that is in progress, so
 // that an exchange whose application doesn't want the rest can be closed.
 func (b *body) interrupt() {
-	if b.live != nil && !b.live.ended {
-		b.live.conn.SetReadDeadline(time.Unix(1, 0))
+	if b.live != nil {
+		b.live.interrupt()
 	}
 }
 
-// Close frees the spooled body.
-func (b *body) Close() {
+// failure says why a live body could not be read, whatever its application made of
+// that; nil when it could.
+func (b *body) failure() error {
+	if b.live == nil {
+		return nil
+	}
+	return b.live.failure()
+}
+
+// close ends what has to do with the body. Nothing may read it any more.
+func (b *body) close(x *exchange) {
 	if b.whole != nil {
 		b.whole.Close()
 	}
-}
-
-// liveBody reads a body from the client with a deadline that moves: what is
-// bounded is silence, not the length of an upload.
-type liveBody struct {
-	src     io.Reader
-	conn    *http.ResponseController
-	silence time.Duration
-	begun   bool
-	ended   bool
-}
-
-func (l *liveBody) Read(p []byte) (int, error) {
-	l.begun = true
-	l.conn.SetReadDeadline(time.Now().Add(l.silence))
-	n, err := l.src.Read(p)
-	if err == io.EOF {
-		l.ended = true
-		// net/http goes on reading the connection to see the client leave.
-		l.conn.SetReadDeadline(time.Time{})
+	if b.live != nil {
+		b.live.finish(x)
 	}
-	return n, err
 }

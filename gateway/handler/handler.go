@@ -7,6 +7,7 @@
 package handler
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -163,13 +164,14 @@ func (h *Handler) ask(x *exchange, r *http.Request, route *site.Route, target *c
 	if err != nil {
 		return "", err
 	}
-	defer body.Close()
+	defer body.close(x)
 	req := h.request(x, r, target)
-	req.Stdin = body.reader
+	req.Stdin, req.OnDemand = body.reader, body.live != nil && expectsContinue(r)
 	answer, err := h.answer(r.Context(), x, route, req, r.Method, body.rewind)
 	if err != nil {
-		return "", err
+		return "", cmp.Or(body.failure(), err)
 	}
+	body.answered()
 	local, err = h.respond(x, r, route, answer)
 	body.interrupt() // before Close, which waits for the body's last Read
 	answer.Close()
