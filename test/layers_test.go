@@ -24,7 +24,8 @@ var forbidden = []struct {
 	{"gateway", regexp.MustCompile(`^gatecrew/(cmd|test)\b`), "gateway is below cmd"},
 	{"gateway/config", regexp.MustCompile(`^gatecrew/(gateway|protocol/fcgi)\b`), "config is read by the others"},
 	{"gateway/handler", regexp.MustCompile(`^gatecrew/(procpool|gateway/config)\b`), "the handler knows applications, not processes, and no configuration file"},
-	{"gateway/backend", regexp.MustCompile(`^gatecrew/gateway(/(accesslog|config|handler|listen|reload|site|spool|static)\b|$)`), "a backend knows nothing of HTTP serving"},
+	{"gateway/backend", regexp.MustCompile(`^gatecrew/gateway(/(accesslog|config|handler|listen|reload|site|spool|static|websocket)\b|$)`), "a backend knows nothing of HTTP serving"},
+	{"gateway/websocket", regexp.MustCompile(`^gatecrew/(procpool|gateway/(accesslog|backend|config|handler|listen|site))\b`), "a WebSocket connection knows messages, neither routes nor processes"},
 	{"scripts", regexp.MustCompile(`^gatecrew/`), "scripts only embeds the worker"},
 }
 
