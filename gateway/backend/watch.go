@@ -160,8 +160,9 @@ func (r *rounds) round() bool {
 	defer r.mu.Unlock()
 	now := int64(time.Since(r.began))
 	r.clock.Store(now)
-	for w, next := r.ring.next, r.ring.next; w != &r.ring; w = next {
-		next = w.next
+	var next *watch
+	for w := r.ring.next; w != &r.ring; w = next {
+		next = w.next // it may be taken out
 		since := w.waiting.Load()
 		if w.seen && w.leave == nil {
 			w.leave = context.AfterFunc(w.ctx, func() { w.end(protocol.ClientGone) })
