@@ -1,4 +1,4 @@
-"""CPU and wall time per request of a worker's loop: python3 bench_loop.py [THREADS].
+"""CPU and wall time per request of a worker's loop: python3 bench_loop.py [THREADS|asyncio|uvloop].
 
 The other end is in the same process's child, and as plain as can be, so that
 the figure is the worker's own. Not a test.
@@ -15,8 +15,6 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from gatecrew_worker import _records as rec
-from gatecrew_worker._threads import Loop
-from gatecrew_worker._wsgi import Handler
 
 PARAMS = [
     ("GATEWAY_INTERFACE", "CGI/1.1"), ("SERVER_SOFTWARE", "gatecrew"), ("SERVER_NAME", "example.org"),
@@ -37,6 +35,13 @@ def app(environ, start_response):
     return [body]
 
 
+async def asgi_app(scope, receive, send):
+    body = b"Hello, world!\n"
+    headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
 def drive(sock, count):
     block = rec.encode_pairs((n.encode(), v.encode()) for n, v in PARAMS)
     message = (
@@ -49,28 +54,43 @@ def drive(sock, count):
     sock.shutdown(socket.SHUT_WR)
 
 
-def main(threads, count):
+def runner(kind, sock):
+    """Returns what serves the socket, with a number of threads or a kind of
+    event loop."""
+    if kind.isdigit():
+        from gatecrew_worker._threads import Loop
+        from gatecrew_worker._wsgi import Handler
+
+        loop = Loop(sock, int(kind))
+        return lambda: loop.run(Handler(app, loop))
+    from gatecrew_worker import _asgi
+
+    loop = _asgi.Loop(sock, 1000, _asgi._event_loop(kind))
+    return lambda: loop.run(_asgi.Handler(asgi_app, loop), _asgi.Lifespan(asgi_app, "off"))
+
+
+def main(kind, count):
     near, far = socket.socketpair()
     if os.fork() == 0:
         near.close()
         drive(far, count)
         os._exit(0)
     far.close()
-    loop = Loop(near, threads)
+    run = runner(kind, near)
     profile = cProfile.Profile() if os.environ.get("PROFILE") else None
     start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
     if profile:
         profile.enable()
-    loop.run(Handler(app, loop))
+    run()
     if profile:
         profile.disable()
     wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF)
     user, system = after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime
-    print("Python %s, %d thread(s): %.1f µs wall, %.1f µs user, %.1f µs system a request" % (
-        sys.version.split()[0], threads, wall / count * 1e6, user / count * 1e6, system / count * 1e6))
+    print("Python %s, %s: %.1f µs wall, %.1f µs user, %.1f µs system a request" % (
+        sys.version.split()[0], kind, wall / count * 1e6, user / count * 1e6, system / count * 1e6))
     if profile:
         pstats.Stats(profile).sort_stats("tottime").print_stats(25)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1, int(os.environ.get("COUNT", "100000")))
+    main(sys.argv[1] if len(sys.argv) > 1 else "1", int(os.environ.get("COUNT", "100000")))

@@ -1,5 +1,6 @@
 """ASGI: http scopes, lifespan and loading, on a real worker process."""
 
+import importlib.util
 import json
 import os
 import signal
@@ -7,7 +8,7 @@ import tempfile
 import unittest
 from contextlib import ExitStack
 
-from gateway import APPS, Worker, rec
+from gateway import APPS, Worker, Zygote, rec
 from gatecrew_worker._connection import INPUT_WINDOW
 
 workers = []
@@ -269,8 +270,13 @@ class Bodies(Case):
 
 
 class Loop(unittest.TestCase):
+    loop = "asyncio"
+
+    def start(self, *args, **more):
+        return AsyncWorker(*args, loop=self.loop, **more)
+
     def test_begun(self):
-        with AsyncWorker("asgi_app:app", "--concurrency", "2", control=True) as worker:
+        with self.start("asgi_app:app", "--concurrency", "2", control=True) as worker:
             self.assertEqual(worker.values, {
                 "FCGI_MAX_CONNS": "1", "FCGI_MAX_REQS": "2", "FCGI_MPXS_CONNS": "1",
                 "GATECREW_FLOW": "1", "GATECREW_WINDOW": "131072", "GATECREW_ASYNC": "1"})
@@ -290,7 +296,7 @@ class Loop(unittest.TestCase):
 
     def test_recall(self):
         """While the loop is held up."""
-        with AsyncWorker(control=True) as worker, tempfile.TemporaryDirectory() as directory:
+        with self.start(control=True) as worker, tempfile.TemporaryDirectory() as directory:
             fifo = os.path.join(directory, "fifo")
             os.mkfifo(fifo)
             worker.begin(1, path="/streams", more=True)
@@ -318,7 +324,7 @@ class Loop(unittest.TestCase):
 
     def test_what_came_together(self):
         """Read with the request that holds up the loop, and behind it."""
-        with AsyncWorker(control=True) as worker, tempfile.TemporaryDirectory() as directory:
+        with self.start(control=True) as worker, tempfile.TemporaryDirectory() as directory:
             fifo = os.path.join(directory, "fifo")
             os.mkfifo(fifo)
             send, data = worker.send, []
@@ -337,7 +343,7 @@ class Loop(unittest.TestCase):
             self.assertEqual(worker.answer(1).body, b"held")
 
     def test_term(self):
-        with AsyncWorker() as worker:
+        with self.start() as worker:
             worker.begin(1, path="/streams", more=True)
             worker.until(1, 1)
             worker.process.send_signal(signal.SIGTERM)
@@ -351,7 +357,7 @@ class Loop(unittest.TestCase):
             self.assertEqual(worker.log, "lifespan.startup\nlifespan.shutdown\n")
 
     def test_end_of_file(self):
-        with AsyncWorker() as worker:
+        with self.start() as worker:
             worker.begin(1, path="/background")
             worker.sock.shutdown(1)
             self.assertEqual(worker.answer(1, grant=False).body, b"answered")
@@ -360,10 +366,29 @@ class Loop(unittest.TestCase):
             self.assertIn("lifespan.shutdown", worker.log)
 
     def test_violation(self):
-        with AsyncWorker() as worker:
+        with self.start() as worker:
             worker.begin(1, block=b"\5\5x")
             self.assertEqual(worker.wait(), 3)
             self.assertIn("gatecrew: the gateway broke the protocol: name-value pairs", worker.log)
+
+
+@unittest.skipUnless(importlib.util.find_spec("uvloop"), "no uvloop")
+class UVLoop(Loop):
+    loop = "uvloop"
+
+
+class Preloaded(unittest.TestCase):
+    def test_forked(self):
+        """Each worker has an event loop and a lifespan of its own."""
+        with Zygote("asgi_app:app") as zygote:
+            self.assertEqual(zygote.hear(), b"ready")
+            with zygote.fork("web/1") as one, zygote.fork("web/2") as two:
+                for worker in (one, two):
+                    self.assertEqual(worker.values["GATECREW_ASYNC"], "1")
+                    self.assertEqual(worker.get("/hello").body, b"hello")
+                    worker.sock.shutdown(1)
+                    worker.wait()
+                    self.assertEqual(worker.log, "lifespan.startup\nlifespan.shutdown\n")
 
 
 class Lifespan(unittest.TestCase):
@@ -427,8 +452,13 @@ class Loading(unittest.TestCase):
                 self.assertIn(said, worker.log)
 
     def test_loops(self):
-        with AsyncWorker("asgi_forms:which_loop", "--loop", "asyncio") as worker:
-            self.assertTrue(worker.get("/").body.startswith(b"asyncio."))
+        for loop, module in (("asyncio", b"asyncio."), ("uvloop", b"uvloop")):
+            if importlib.util.find_spec(loop):
+                with AsyncWorker("asgi_forms:which_loop", loop=loop) as worker:
+                    self.assertTrue(worker.get("/").body.startswith(module))
+        with Worker("asgi_forms:which_loop", "--interface", "asgi", "--loop", "uvloop", ready=False) as worker:  # it sees no packages
+            self.assertEqual(worker.wait(), 4)
+            self.assertIn("install uvloop for", worker.log)
 
 
 if __name__ == "__main__":
