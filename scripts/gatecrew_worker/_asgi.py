@@ -102,6 +102,7 @@ class Exchange:
             await loop.wait(request)
         while not (request.ended or loop.gone(request)):
             await loop.wait(request)
+        self._response.told = True
         return {"type": "http.disconnect"}
 
     async def send(self, message):

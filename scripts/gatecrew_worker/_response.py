@@ -14,7 +14,7 @@ class Response:
     """The answer to one request: its head, its body, its end."""
 
     __slots__ = (
-        "complete", "started", "awaits_trailers",
+        "complete", "started", "awaits_trailers", "told",
         "_loop", "_request", "_is_head", "_can_trail", "_trails", "_trailers",
         "_head", "_head_sent", "_body_allowed", "_length", "_written",
     )
@@ -23,6 +23,7 @@ class Response:
         self.complete = False
         self.started = False
         self.awaits_trailers = False  # the body is complete
+        self.told = False  # the application has received that its client has gone
         self._can_trail = can_trail  # the client wants trailers
         self._trails = False  # the application has announced them
         self._trailers = []
@@ -167,14 +168,14 @@ class Response:
         """Ends the answer after an exception: with a 500 as long as nothing
         was sent, as an incomplete one otherwise."""
         request, loop = self._request, self._loop
-        gone = isinstance(exc, ClientDisconnected)
+        gone = is_disconnect(exc)
         if request.interruption is not None and not request.ended:
             # Its client has its answer, and its errors go nowhere.
             sys.stderr.write("gatecrew: request %s was interrupted: %s\n" % (
                 _stacks.params(request).get("UNIQUE_ID", ""), request.interruption.reason))
             gone = True
         elif not gone:
-            self._log(message, exc)
+            log_failure(loop, request, message, exc, self.told)
         if request.ended:
             return
         if not gone and not self._head_sent and loop.end_soon(request, _head.internal_error(self._is_head)):
@@ -197,6 +198,31 @@ class Response:
 
     def _log(self, message, exc=None):
         self._loop.write_errors(self._request, _stacks.failure(message, exc))
+
+
+def is_disconnect(exc):
+    """Whether ClientDisconnected, which send() raised, is what ended the
+    application, maybe as another exception of its framework."""
+    seen = set()
+    pending = [exc]
+    while pending:
+        exc = pending.pop()
+        if isinstance(exc, ClientDisconnected):
+            return True
+        if exc is not None and id(exc) not in seen:
+            seen.add(id(exc))
+            pending += [exc.__cause__, exc.__context__, *getattr(exc, "exceptions", ())]
+    return False
+
+
+def log_failure(loop, request, message, exc, told):
+    """Tells of a failure. told says that the application has received that its
+    client has gone: frameworks make an exception of that, whose traceback
+    would say nothing."""
+    if told and exc is not None:
+        loop.write_errors(request, "gatecrew: %s after its client had gone: %s\n" % (message, _stacks.last_line(exc)))
+    else:
+        loop.write_errors(request, _stacks.failure(message, exc))
 
 
 def _as_bytes(data):

@@ -103,6 +103,11 @@ def failure(message, exc=None):
     return text
 
 
+def last_line(exc):
+    """What a traceback ends with."""
+    return traceback.format_exception_only(type(exc), exc)[-1].strip()
+
+
 class _Text:
     """Pieces of text that together are not too long."""
 

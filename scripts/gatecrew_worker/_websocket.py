@@ -4,9 +4,8 @@ of an ASGI application."""
 from collections import deque
 from struct import Struct
 
-from gatecrew_worker import _stacks
 from gatecrew_worker._connection import ClientDisconnected
-from gatecrew_worker._response import Response, encode_fields
+from gatecrew_worker._response import Response, encode_fields, is_disconnect, log_failure
 
 _TEXT = 1
 _BINARY = 2
@@ -94,6 +93,7 @@ class WebSocket:
         while not messages or self._state != _OPEN:
             if self._gone() or self._state == _CLOSED or request.ended:
                 code, reason = self._close or (1006, "")
+                self._response.told = True
                 return {"type": "websocket.disconnect", "code": code, "reason": reason}
             # A message that is larger than the window would never be whole.
             loop.grant(request, self._received + self._have)
@@ -194,8 +194,8 @@ class WebSocket:
 
     def fail(self, exc):
         if self._state == _OPEN or self._state == _CLOSED:
-            if not isinstance(exc, ClientDisconnected):
-                self._loop.write_errors(self._request, _stacks.failure("the application failed", exc))
+            if not is_disconnect(exc):
+                log_failure(self._loop, self._request, "the application failed", exc, self._response.told)
             self._loop.end(self._request, 1)
         else:
             self._response.fail(exc)

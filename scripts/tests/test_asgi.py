@@ -259,7 +259,8 @@ class Bodies(Case):
             worker.answer(3)
             worker.await_log("send raised ClientDisconnected")
             self.assertEqual(worker.answers[3].errors, "")
-            self.assertIn("Disconnected", worker.answers[2].errors)
+            self.assertEqual(
+                worker.answers[2].errors, "gatecrew: the application failed after its client had gone: asgi_app.Disconnected\n")
 
     def test_background(self):
         with AsyncWorker() as worker:

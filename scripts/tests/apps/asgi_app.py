@@ -72,7 +72,7 @@ async def endless(scope, receive, send):
             await asyncio.sleep(0)
     except OSError as exc:
         print("send raised", type(exc).__name__, flush=True)
-        raise
+        raise Disconnected  # as frameworks do
 
 
 async def waits(scope, receive, send):
