@@ -80,6 +80,9 @@ class Scopes:
             scope["type"] = "websocket"
             scope["scheme"] = "wss" if secure else "ws"
             del scope["method"]
+            # The gateway keeps the fields of the connection, and over HTTP/2
+            # there are none. python-engineio looks for them.
+            headers += (b"connection", b"Upgrade"), (b"upgrade", b"websocket")
             scope["subprotocols"] = [
                 name.strip() for value in (v for n, v in headers if n == b"sec-websocket-protocol")
                 for name in value.decode("latin-1").split(",") if name.strip()
