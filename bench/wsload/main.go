@@ -114,13 +114,13 @@ func (l *load) run() {
 			defer c.Close()
 			opened.Add(1)
 			ready.Done()
-			<-start
-			// The end of the load comes to a connection as its deadline.
-			c.SetReadDeadline(time.Now().Add(l.duration))
-			if l.mode == "echo" {
-				all[i], err = c.echo(l.duration)
-			} else {
+			if l.mode == "idle" { // it answers pings from now on
+				go func() { <-start; c.SetReadDeadline(time.Now().Add(l.duration)) }()
 				err = c.idle()
+			} else {
+				<-start
+				c.SetReadDeadline(time.Now().Add(l.duration))
+				all[i], err = c.echo(l.duration)
 			}
 			if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 				fail(err)
