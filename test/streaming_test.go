@@ -32,6 +32,7 @@ func startStreams(t *testing.T, plain bool) *streams {
 	s := &streams{dir: t.TempDir()}
 	app, python, env := harness.App(t), harness.Python(t), fmt.Sprintf("{TEST_DIR: %q}", s.dir)
 	s.Gateway = harness.New(t, "serve", "-c", harness.WriteFile(t, "gatecrew.yaml", fmt.Sprintf(`
+h2c: true
 log: {access: off}
 limits: {max_body: 20g}
 pools:

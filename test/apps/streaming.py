@@ -119,10 +119,12 @@ async def app(scope, receive, send):
         await start()
         await body(sink.answer(), False)
     elif path.endswith("/trailers"):
-        await start(trailers="http.response.trailers" in scope["extensions"])
+        possible = "http.response.trailers" in scope["extensions"]
+        await start(trailers=possible)
         await body(b"a body")
         await body(b"", False)
-        await send({"type": "http.response.trailers", "headers": [(b"x-sum", b"1234"), (b"x-late", b"yes")], "more_trailers": False})
+        if possible:
+            await send({"type": "http.response.trailers", "headers": [(b"x-sum", b"1234"), (b"x-late", b"yes")], "more_trailers": False})
     else:
         await start([("Content-Type", "text/plain"), ("Content-Length", "6")])
         await body(b"quick\n", False)
