@@ -241,22 +241,26 @@ func chat(addr, name string, over <-chan struct{}, ends *tally) {
 // own client takes 1012, which is younger than RFC 6455, for a fault.
 func readText(conn io.Writer, in io.Reader) (text string, code ws.StatusCode, err error) {
 	for {
-		frame, err := ws.ReadFrame(in)
+		header, err := ws.ReadHeader(in)
 		if err != nil {
 			return "", 0, err
 		}
-		switch frame.Header.OpCode {
+		payload := make([]byte, min(header.Length, 1<<20))
+		if _, err := io.ReadFull(in, payload); err != nil {
+			return "", 0, err
+		}
+		switch header.OpCode {
 		case ws.OpText, ws.OpContinuation:
-			if text += string(frame.Payload); frame.Header.Fin {
+			if text += string(payload); header.Fin {
 				return text, 0, nil
 			}
 		case ws.OpPing:
-			err = wsutil.WriteClientMessage(conn, ws.OpPong, frame.Payload)
+			err = wsutil.WriteClientMessage(conn, ws.OpPong, payload)
 		case ws.OpClose:
-			code, reason := ws.ParseCloseFrameData(frame.Payload)
+			code, reason := ws.ParseCloseFrameData(payload)
 			return reason, code, nil
 		default:
-			err = fmt.Errorf("a frame of type %d", frame.Header.OpCode)
+			err = fmt.Errorf("a frame of type %d", header.OpCode)
 		}
 		if err != nil {
 			return "", 0, err

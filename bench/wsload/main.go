@@ -131,7 +131,6 @@ func (l *load) run() {
 	ready.Wait()
 	ramp := time.Since(began)
 	fmt.Printf("{\"open\": %d}\n", opened.Load())
-	began = time.Now()
 	close(start)
 	time.Sleep(l.duration)
 	close(over)
