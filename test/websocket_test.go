@@ -3,17 +3,16 @@ package test
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"encoding/binary"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -135,10 +134,10 @@ func TestWebSocket(t *testing.T) {
 	if c := dialSocket(t, g, "/wrong", "Sec-WebSocket-Protocol: a\r\n"); c.answer.StatusCode != 500 {
 		t.Errorf("a subprotocol that was not offered is answered %s", c.answer.Status)
 	}
-	if r := g.Do("GET", "/", nil, "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 7"); r.Status != 426 || r.Header.Get("Sec-WebSocket-Version") != "13" {
+	if r := g.Do("GET", "/", nil, "Upgrade", "websocket", "Connection", "Upgrade", "Sec-WebSocket-Version", "7"); r.Status != 426 || r.Header.Get("Sec-WebSocket-Version") != "13" {
 		t.Errorf("version 7 is answered %d %v", r.Status, r.Header)
 	}
-	if r := g.Do("GET", "/", nil, "Upgrade: h2c", "Connection: Upgrade"); r.Status != 200 {
+	if r := g.Do("GET", "/", nil, "Upgrade", "h2c", "Connection", "Upgrade"); r.Status != 200 {
 		t.Errorf("an upgrade to something else is answered %d", r.Status)
 	}
 }
@@ -300,50 +299,59 @@ func TestWebSocketHTTP2(t *testing.T) {
 	if environ, err := os.ReadFile("/proc/" + pid + "/environ"); err != nil || !bytes.Contains(environ, []byte("GODEBUG=madvdontneed=1\x00")) {
 		t.Errorf("a worker's GODEBUG is not the gateway's: %q, %v", environ, err)
 	}
-	var protocols http.Protocols
-	protocols.SetUnencryptedHTTP2(true)
-	transport := &http.Transport{Protocols: &protocols}
-	defer transport.CloseIdleConnections()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	var all sync.WaitGroup
-	for i := range 10 {
-		all.Go(func() {
-			body, out := io.Pipe()
-			defer out.Close()
-			r, err := http.NewRequestWithContext(ctx, http.MethodConnect, g.URL+"/scope", body)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			r.Header = http.Header{":protocol": {"websocket"}, "Sec-Websocket-Version": {"13"}}
-			answer, err := transport.RoundTrip(r)
-			if err != nil {
-				t.Errorf("the handshake fails: %v", err)
-				return
-			}
-			defer answer.Body.Close()
-			if answer.StatusCode != 200 || answer.Header.Get("Sec-Websocket-Accept") != "" {
-				t.Errorf("answered %s %v", answer.Status, answer.Header)
-				return
-			}
-			in := bufio.NewReader(answer.Body)
-			wants := func(want string) {
-				f, err := ws.ReadFrame(in)
-				if err != nil || string(f.Payload) != want {
-					t.Errorf("the client gets %q, %v, not %q", f.Payload, err, want)
-				}
-			}
-			wants("- 2 ws")
-			text := strings.Repeat(strconv.Itoa(i), 5000)
-			out.Write(socketFrame(ws.OpText, []byte(text)))
-			wants(text)
-			out.Write(socketFrame(ws.OpClose, []byte{3, 0xe8}))
-			wants("\x03\xe8")
-			if _, err := in.ReadByte(); err != io.EOF {
-				t.Errorf("behind the close frame comes %v", err)
-			}
-		})
+	out, err := exec.Command(harness.Python(t), "-c", http2Client, g.Addr).CombinedOutput()
+	if err != nil || strings.TrimSpace(string(out)) != "as it should be" {
+		t.Errorf("the client: %v\n%s", err, out)
 	}
-	all.Wait()
 }
+
+// http2Client opens ten WebSockets on one connection; net/http's client refuses
+// to send :protocol.
+const http2Client = `
+import socket, sys
+import h2.config, h2.connection, h2.events
+
+host, port = sys.argv[1].rsplit(":", 1)
+s = socket.create_connection((host, int(port)), 10)
+s.settimeout(10)
+c = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
+c.initiate_connection()
+s.sendall(c.data_to_send())
+
+def events():
+    data = s.recv(65536)
+    assert data, "the connection has ended"
+    found = c.receive_data(data)
+    s.sendall(c.data_to_send())
+    return found
+
+def frame(op, payload):
+    return bytes([0x80 | op, 0x80 | len(payload)]) + b"\0\0\0\0" + payload
+
+while not c.remote_settings.enable_connect_protocol:
+    events()
+streams = range(1, 21, 2)
+got = {i: b"" for i in streams}
+status, ended = {}, set()
+for i in streams:
+    c.send_headers(i, [(":method", "CONNECT"), (":protocol", "websocket"), (":scheme", "http"), (":path", "/scope"),
+                       (":authority", "localhost"), ("sec-websocket-version", "13")])
+s.sendall(c.data_to_send())
+while len(ended) < 10:
+    for e in events():
+        if isinstance(e, h2.events.ResponseReceived):
+            status[e.stream_id] = dict(e.headers)[b":status"]
+            c.send_data(e.stream_id, frame(1, b"text %d" % e.stream_id) + frame(8, b"\x03\xe8"))
+            s.sendall(c.data_to_send())
+        elif isinstance(e, h2.events.DataReceived):
+            got[e.stream_id] += e.data
+            c.acknowledge_received_data(e.flow_controlled_length, e.stream_id)
+        elif isinstance(e, h2.events.StreamEnded):
+            ended.add(e.stream_id)
+        elif isinstance(e, h2.events.StreamReset):
+            assert e.stream_id in ended and e.error_code == 0, e
+for i in streams:
+    assert status[i] == b"200", status
+    assert got[i].endswith(b"\x88\x02\x03\xe8") and b"- 2 ws" in got[i], got[i]
+print("as it should be")
+`
