@@ -15,6 +15,7 @@ does, so that sending may simply block.
 
 import asyncio
 import errno
+import select
 import socket
 import sys
 from _thread import allocate_lock, get_ident
@@ -416,6 +417,7 @@ class Loop:
         if request.aborted or request.ended or self._broken:
             raise ClientDisconnected("the client went away")
         with self._send_lock:
+            self._await_room()
             try:
                 _files.send(self._sock, request.id, fd, offset, length)
             except OSError as exc:
@@ -484,9 +486,21 @@ class Loop:
             payload = out[0] + more if count == 1 else b"".join(out[:count]) + more
             del out[:count]
             try:
-                self._sock.sendall(payload)
+                view = memoryview(payload)
+                while view:
+                    try:
+                        view = view[self._sock.send(view):]
+                    except BlockingIOError:
+                        self._await_room()
             except OSError:
                 self._broken = True  # the gateway has gone: the reader sees it too
+
+    def _await_room(self):
+        """Waits until the socket takes something. uvloop makes each socket that
+        it watches a non-blocking one, behind the back of Python's."""
+        poll = select.poll()
+        poll.register(self._sock, select.POLLOUT)
+        poll.poll()
 
 
 def _wind_up(event_loop):
