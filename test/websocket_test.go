@@ -160,7 +160,7 @@ func TestWebSocketSettings(t *testing.T) {
 
 // One side that is slow must not make the gateway hold what the other sends.
 func TestWebSocketSlowSides(t *testing.T) {
-	g := startSockets(t, "--workers", "1")
+	g := startSockets(t, "--workers", "1", "--graceful-timeout", "1s") // the deaf one does not end
 	base := residentSet(t, g.PID)
 	readers := make([]*socketClient, 4)
 	for i := range readers {
