@@ -107,6 +107,9 @@ func useCGI(r *site.Route, c *config.CGI, apps *applications, path string) error
 	}
 	r.Backend = scripts
 	r.Script, r.ReplayIdempotent = true, false
+	if !c.BufferRequests {
+		r.Bodies = backend.Sized
+	}
 	r.Target.PassAuthorization = c.PassAuthorization
 	if c.Script != "" {
 		r.Target.ScriptFilename = c.Script
@@ -146,6 +149,9 @@ func useSocket(r *site.Route, c *config.Socket, apps *applications, path string)
 func useFastCGI(r *site.Route, c *config.FastCGI, apps *applications) (err error) {
 	r.Name = "fastcgi " + c.Address.String()
 	r.Backend = apps.fastcgi(c)
+	if !c.BufferRequests {
+		r.Bodies = backend.Sized
+	}
 	r.ReplayIdempotent = true
 	r.Target.PassAuthorization = c.PassAuthorization
 	for _, name := range slices.Sorted(maps.Keys(c.Params)) {

@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"testing"
 	"time"
+
+	"gatecrew/test/harness"
 )
 
 // Both bodies go on at the same time: what is sent comes back before the next is
@@ -14,7 +16,7 @@ import (
 func TestBidirectionalStreams(t *testing.T) {
 	s := startStreams(t, false)
 	const n, line = 5, "a line of sixteen\n"
-	for _, tt := range []struct{ kind, framing string }{{"asgi", "chunked"}, {"asgi", "length"}} {
+	for _, tt := range []struct{ kind, framing string }{{"asgi", "chunked"}, {"asgi", "length"}, {"wsgi", "length"}, {"cgi", "length"}} {
 		t.Run(tt.kind+" "+tt.framing, func(t *testing.T) {
 			field := "Transfer-Encoding: chunked"
 			if tt.framing == "length" {
@@ -90,19 +92,26 @@ func TestResponseTrailers(t *testing.T) {
 	if r := s.Get("/asgi/trailers"); r.Status != 200 || r.Body != "a body" {
 		t.Errorf("HTTP/1.1: %+v", r)
 	}
+	check := func(client *http.Client, major int) {
+		t.Helper()
+		req, _ := http.NewRequest("GET", s.URL+"/asgi/trailers", nil)
+		req.Header.Set("TE", "trailers")
+		resp, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		if body, err := io.ReadAll(resp.Body); err != nil || string(body) != "a body" || resp.ProtoMajor != major {
+			t.Errorf("%s: %q, %v", resp.Proto, body, err)
+		}
+		if resp.Trailer.Get("X-Sum") != "1234" || resp.Trailer.Get("X-Late") != "yes" {
+			t.Errorf("%s: trailers %v", resp.Proto, resp.Trailer)
+		}
+	}
+	check(harness.Client, 1)
 	protocols := new(http.Protocols)
 	protocols.SetUnencryptedHTTP2(true)
 	transport := &http.Transport{Protocols: protocols}
 	defer transport.CloseIdleConnections()
-	resp, err := (&http.Client{Transport: transport}).Get(s.URL + "/asgi/trailers")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	if body, err := io.ReadAll(resp.Body); err != nil || string(body) != "a body" || resp.ProtoMajor != 2 {
-		t.Errorf("%s: %q, %v", resp.Proto, body, err)
-	}
-	if resp.Trailer.Get("X-Sum") != "1234" || resp.Trailer.Get("X-Late") != "yes" {
-		t.Errorf("trailers %v", resp.Trailer)
-	}
+	check(&http.Client{Transport: transport}, 2)
 }

@@ -42,7 +42,7 @@ sites:
   - routes:
       - {path: /asgi, pool: asgi}
       - {path: /wsgi, pool: wsgi}
-      - {path: /cgi, cgi: {script: %[4]q, env: %[3]s}}
+      - {path: /cgi, cgi: {script: %[4]q, buffer_requests: false, env: %[3]s}}
 `, app, python, env, filepath.Join(app, "streaming.py"))))
 	if plain {
 		s.Binary = harness.BuildPlain(t)

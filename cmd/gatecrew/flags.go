@@ -96,8 +96,8 @@ var flagGroups = []flagGroup{
 		{name: "graceful-timeout", value: "TIME", usage: "time to end the requests in progress (default: 30s)", keys: []string{"graceful_timeout", "pool.graceful_timeout"}},
 		{name: "stop-timeout", value: "TIME", usage: "time between TERM and KILL (default: 5s)", keys: []string{"pool.stop_timeout", "cgi.stop_timeout", "socket.stop_timeout"}},
 		{name: "no-replay", usage: "no second worker for a request that one may have seen", keys: []string{"pool.replay_idempotent"}, sets: "false"},
-		{name: "buffer-requests", value: "true|false", usage: "read bodies before a worker is taken (default: true for WSGI)", keys: []string{"pool.buffer_requests"}},
-		{name: "no-buffer-requests", usage: "the same as --buffer-requests false", keys: []string{"pool.buffer_requests"}, sets: "false"},
+		{name: "buffer-requests", value: "true|false", usage: "read bodies before a worker is taken (default: true, for ASGI false)", keys: []string{"pool.buffer_requests", "cgi.buffer_requests", "fastcgi.buffer_requests"}},
+		{name: "no-buffer-requests", usage: "the same as --buffer-requests false", keys: []string{"pool.buffer_requests", "cgi.buffer_requests", "fastcgi.buffer_requests"}, sets: "false"},
 	}},
 	{"WebSockets", []flag{
 		{name: "ws-max-message", value: "SIZE", usage: "largest message of a client (default: 16m)", keys: []string{"pool.websocket.max_message", "socket.max_message"}},

@@ -47,6 +47,9 @@ const (
 	LiveBodies                // handed on as they arrive
 )
 
+// Sized is for an application that gets bodies of a known length as they arrive.
+func Sized() Bodies { return SizedBodies }
+
 // Bodies is how request bodies get to the pool's application at present. The
 // body of the request that a pool's very first worker is started for is read to its
 // end, as nobody knows then what the application is.

@@ -544,6 +544,10 @@ type CGI struct {
 	// exited with a status other than 0. Default: false, such an answer is
 	// broken off, unless its Content-Length shows that it is whole.
 	IgnoreExitStatus bool `yaml:"ignore_exit_status"`
+	// BufferRequests reads a request body before a process is started for it,
+	// as for a pool. False hands it on as it arrives if its length is known.
+	// Default: true.
+	BufferRequests bool `yaml:"buffer_requests"`
 	// StopTimeout is the time between TERM and KILL for a script that has to
 	// end. Default: 5s.
 	StopTimeout time.Duration `yaml:"stop_timeout"`
@@ -579,6 +583,10 @@ type FastCGI struct {
 	// Timeout is the longest silence of the application, as for a pool.
 	// Default: 60s.
 	Timeout time.Duration `yaml:"timeout"`
+	// BufferRequests reads a request body before a connection is taken for
+	// it, as for a pool. False hands it on as it arrives if its length is
+	// known. Default: true.
+	BufferRequests bool `yaml:"buffer_requests"`
 	// Queue bounds the requests that wait for a connection.
 	Queue `yaml:",inline"`
 	// Params are set on every request, over what the request says. Names

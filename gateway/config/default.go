@@ -61,7 +61,7 @@ func (t *TLS) setDefaults() { *t = TLS{ClientAuth: "require", MinVersion: "1.2"}
 func (s *Static) setDefaults() { s.Index = []string{"index.html"} }
 
 func (c *CGI) setDefaults() {
-	*c = CGI{Timeout: 30 * time.Second, Max: 16, Queue: defaultQueue(), StopTimeout: 5 * time.Second}
+	*c = CGI{Timeout: 30 * time.Second, BufferRequests: true, Max: 16, Queue: defaultQueue(), StopTimeout: 5 * time.Second}
 }
 
 func (p *Program) setDefaults() {
@@ -80,6 +80,7 @@ func (f *FastCGI) setDefaults() {
 		ConnectTimeout:    5 * time.Second,
 		Timeout:           60 * time.Second,
 		Queue:             defaultQueue(),
+		BufferRequests:    true,
 		PassAuthorization: true,
 	}
 }

@@ -34,12 +34,9 @@ func (h *Handler) body(x *exchange, r *http.Request, route *site.Route) (*body, 
 	}
 	live := &liveBody{src: http.MaxBytesReader(x.ResponseWriter, r.Body, h.MaxBody),
 		conn: http.NewResponseController(x.ResponseWriter), silence: h.BodyTimeout, sent: true}
-	switch how := route.BodiesNow(); {
-	case how == backend.LiveBodies:
+	if how := route.BodiesNow(); how == backend.LiveBodies || how == backend.SizedBodies && r.ContentLength > 0 {
 		// The application may answer while it reads.
 		live.duplex = live.conn.EnableFullDuplex() == nil
-		fallthrough
-	case how == backend.SizedBodies && r.ContentLength > 0:
 		live.sent = false
 		return &body{reader: live, live: live}, nil
 	}

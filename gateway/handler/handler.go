@@ -290,13 +290,17 @@ func (h *Handler) open(ctx context.Context, x *exchange, route *site.Route, req 
 }
 
 // tries counts how often a request was given to a worker in vain.
-type tries struct{ failed, returned int }
+type tries struct {
+	failed, returned int
+	first            time.Time // when the request was first given back
+}
 
-// Limits of tries. A request that kills its worker must not kill a pool; a
-// request that workers give back has cost them nothing, but has to end too.
+// Limits of tries. A request that kills its worker must not kill a pool. One
+// that workers give back has cost them nothing, but has to end too: it has
+// waited as long then as one may wait in a queue, unless configured otherwise.
 const (
 	maxFailed   = 3
-	maxReturned = 100
+	maxReturned = 10 * time.Second
 )
 
 // another decides whether a request that failed before its response head is
@@ -309,8 +313,11 @@ func (t *tries) another(err error, method string, route *site.Route) bool {
 	case !errors.As(err, &e):
 		return false
 	case e.Kind == protocol.Returned:
-		t.returned++
-		return t.returned < maxReturned
+		now := time.Now()
+		if t.returned++; t.returned == 1 {
+			t.first = now
+		}
+		return now.Sub(t.first) < maxReturned
 	}
 	t.failed++
 	if e.Unseen {

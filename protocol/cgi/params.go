@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/net/http/httpguts"
+
 	"gatecrew/protocol"
 )
 
@@ -107,6 +109,9 @@ func AppendParams(dst []protocol.Param, r *http.Request, t *Target) []protocol.P
 	dst = appendContent(dst, r)
 	if r.Host != "" {
 		dst = append(dst, protocol.Param{Name: "HTTP_HOST", Value: r.Host})
+	}
+	if acceptsTrailers(r) {
+		dst = append(dst, protocol.Param{Name: "HTTP_TE", Value: "trailers"})
 	}
 	for name, values := range r.Header {
 		if variable, ok := fieldVariable(name, t.PassAuthorization); ok && len(values) > 0 {
@@ -213,6 +218,14 @@ func originForm(r *http.Request) string {
 		return "/" + rest[i:]
 	}
 	return rest[i:]
+}
+
+// acceptsTrailers reports whether the client takes fields behind the body. It is
+// all that applications are told of TE: the transfer codings that it names are
+// the connection's (RFC 9110, section 10.1.4).
+func acceptsTrailers(r *http.Request) bool {
+	values := r.Header["Te"]
+	return len(values) > 0 && httpguts.HeaderValuesContainsToken(values, "trailers")
 }
 
 func joinValues(name string, values []string) string {
