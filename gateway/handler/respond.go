@@ -60,6 +60,10 @@ func (h *Handler) respond(x *exchange, r *http.Request, route *site.Route, a *an
 	if err := h.copyBody(x, a, length); err != nil {
 		return "", err
 	}
+	if len(a.trailers) > 0 {
+		// Otherwise net/http gives a short body a Content-Length after all.
+		_ = http.NewResponseController(x).Flush()
+	}
 	for _, t := range a.trailers {
 		header[http.TrailerPrefix+t.Name] = append(header[http.TrailerPrefix+t.Name], t.Value)
 	}
