@@ -19,6 +19,7 @@ import select
 import socket
 import sys
 from _thread import allocate_lock, get_ident
+from collections import deque
 from time import perf_counter
 
 from gatecrew_worker import _files
@@ -48,6 +49,7 @@ class AsyncRequest(Request):
     __slots__ = (
         "task",
         "waiters",  # futures of the ones that wait for input, credit or the abort
+        "unsent",  # the parts of the answer that wait for credit, in order; () when there are none
         "feed",  # called when any of these came, before the waiters are woken
         "closed",  # the client's side of a WebSocket
     )
@@ -56,6 +58,7 @@ class AsyncRequest(Request):
         super().__init__(request_id, window, role)
         self.task = None
         self.waiters = ()
+        self.unsent = ()
         self.feed = None
         self.closed = False
 
@@ -65,6 +68,24 @@ class AsyncRequest(Request):
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
+
+
+class _Part:
+    """A part of an answer that waits for credit."""
+
+    __slots__ = ("left", "begun", "waiter")
+
+    def __init__(self, data):
+        self.left = memoryview(data)
+        self.begun = False
+        self.waiter = None  # a future of the one that waits until it is sent
+
+    def settle(self, error=None):
+        if self.waiter is not None and not self.waiter.done():
+            if error is None:
+                self.waiter.set_result(None)
+            else:
+                self.waiter.set_exception(error)
 
 
 class Loop:
@@ -282,6 +303,8 @@ class Loop:
     def _touch(self, request):
         if request.feed is not None:
             request.feed()
+        if request.unsent:
+            self._write_unsent(request)
         if request.waiters:
             request.wake()
 
@@ -292,9 +315,14 @@ class Loop:
         self._broken = True
         self._shutdown(socket.SHUT_RDWR)
         self._ready.clear()
-        for task in self._running:
+        for task in self._running.copy():
             task.cancel()
+            task.add_done_callback(self._lost)  # one that hasn't begun never calls done()
         self._set_end_of_input()
+
+    def _lost(self, task):
+        self._running.discard(task)
+        self._finish_if_done()
 
     def _set_end_of_input(self):
         """Nothing more will arrive: everybody who waits is told."""
@@ -361,7 +389,7 @@ class Loop:
         """Sends a part of the answer that others follow, if there is leave for
         all of it; otherwise does nothing and returns False."""
         size = len(data)
-        if size > _RECORD or size > request.granted - request.sent or request.aborted or request.ended or self._broken:
+        if size > _RECORD or size > request.granted - request.sent or request.unsent or request.aborted or request.ended or self._broken:
             return False
         request.sent += size
         self._send(_pack_header(1, 6, request.id, size, 0) + data)
@@ -370,7 +398,7 @@ class Loop:
     def end_soon(self, request, data):
         """The same for the last part of an answer that is complete."""
         size = len(data)
-        if size > _RECORD or size > request.granted - request.sent or request.aborted or request.ended or self._broken:
+        if size > _RECORD or size > request.granted - request.sent or request.unsent or request.aborted or request.ended or self._broken:
             return False
         request.sent += size
         payload = rec.end_request(request.id, 0)
@@ -380,30 +408,47 @@ class Loop:
         return True
 
     async def write(self, request, data):
-        """Sends a part of the answer, when there is leave. Raises
-        ClientDisconnected when nobody wants it."""
-        view = memoryview(data)
-        pos = 0
-        size = len(data)
-        while True:
-            if request.aborted or request.closed or request.ended or self._broken:
-                raise ClientDisconnected("the client went away")
-            if pos == size:
-                return
+        """Sends a part of the answer, when there is leave, behind those that
+        other tasks have still to send. Raises ClientDisconnected when nobody
+        wants it. Who is cancelled has sent nothing; but a part that has begun
+        is sent whole, since the next one can't stand in the middle of it."""
+        part = _Part(data)
+        if not request.unsent:
+            request.unsent = deque()
+        request.unsent.append(part)
+        part.waiter = waiter = self.event_loop.create_future()
+        self._write_unsent(request)
+        try:
+            await waiter
+        finally:
+            if not part.begun and part in request.unsent:
+                request.unsent.remove(part)
+
+    def _write_unsent(self, request):
+        """Sends what waits for credit, as far as there is some."""
+        unsent = request.unsent
+        while unsent:
             room = min(request.granted - request.sent, _SEND)
-            if room <= 0:
-                if self.end_of_input:
-                    raise ClientDisconnected("the client went away")
-                await self.wait(request)
-                continue
-            stop = min(size, pos + room)
-            request.sent += stop - pos
-            parts = []
-            while pos < stop:
-                n = min(stop - pos, _RECORD)
-                parts += (_pack_header(1, 6, request.id, n, 0), view[pos:pos + n])
-                pos += n
-            self._send(b"".join(parts))
+            if request.aborted or request.closed or request.ended or self._broken or (room <= 0 and self.end_of_input):
+                while unsent:
+                    unsent.popleft().settle(ClientDisconnected("the client went away"))
+                return
+            part = unsent[0]
+            left = part.left
+            if room <= 0 and left:
+                return
+            part.begun = True
+            stop = min(len(left), room)
+            request.sent += stop
+            pieces = []
+            for pos in range(0, stop, _RECORD):
+                piece = left[pos:min(pos + _RECORD, stop)]
+                pieces += (_pack_header(1, 6, request.id, len(piece), 0), piece)
+            if pieces:
+                self._send(b"".join(pieces))
+            part.left = left[stop:]
+            if stop == len(left):
+                unsent.popleft().settle()
 
     def send_file(self, request, fd, offset, length):
         """Hands length bytes of an open regular file to the gateway, which
@@ -453,6 +498,8 @@ class Loop:
         request.ended = True
         self._connection.requests.pop(request.id, None)
         self._send(payload)
+        if request.unsent:
+            self._write_unsent(request)
         if request.waiters:
             request.wake()
         if self._connection.draining:

@@ -16,7 +16,7 @@ class Response:
     __slots__ = (
         "complete", "started", "awaits_trailers", "told",
         "_loop", "_request", "_is_head", "_can_trail", "_trails", "_trailers",
-        "_head", "_head_sent", "_body_allowed", "_length", "_written",
+        "_head", "_head_sent", "_body_allowed", "_length", "_written", "_cut",
     )
 
     def __init__(self, loop, request, is_head=False, can_trail=False):
@@ -35,6 +35,7 @@ class Response:
         self._body_allowed = True  # by the status
         self._length = None  # the application's Content-Length
         self._written = 0  # bytes of body the application has given
+        self._cut = False  # a part of it was not sent
 
     def start(self, message):
         """http.response.start. Nothing is sent before the body begins."""
@@ -67,13 +68,18 @@ class Response:
         loop, request = self._loop, self._request
         if more:
             if data and not loop.write_soon(request, data):
-                await loop.write(request, data)
+                await self._write(data)
             self.awaits_trailers = self._trails and not message.get("more_body", False)
             return
         self.complete = True
-        if self._is_short() or not loop.end_soon(request, data):
-            await loop.write(request, data)
+        if self._cut or self._is_short() or not loop.end_soon(request, data):
+            await self._write(data)
             self._end()
+
+    async def _write(self, data):
+        cut, self._cut = self._cut, True
+        await self._loop.write(self._request, data)
+        self._cut = cut
 
     async def file(self, message):
         """http.response.pathsend: a file as the rest of the body. The gateway
@@ -91,7 +97,7 @@ class Response:
                 head = self._head
                 if self._length is None and self._body_allowed and not self._trails:
                     head += b"Content-Length: %d\r\n" % size
-                await loop.write(request, head + b"\r\n")
+                await self._write(head + b"\r\n")
             if self._length is not None and self._written + size > self._length:
                 self._log("the body is longer than its Content-Length of %d; the rest is dropped" % self._length)
                 size = self._length - self._written
@@ -118,7 +124,7 @@ class Response:
             if not data:
                 raise OSError("the file became shorter while it was sent")
             pos += len(data)
-            await self._loop.write(self._request, data)
+            await self._write(data)
 
     async def trailers(self, message):
         """http.response.trailers, which may come in parts."""
@@ -141,7 +147,9 @@ class Response:
         """Ends an answer that is complete."""
         if self._is_short():
             self._log("the answer is incomplete: %d bytes of a Content-Length of %d" % (self._written, self._length))
-        self._loop.end(self._request, 1 if self._is_short() else 0)
+        elif self._cut:
+            self._log("the answer is incomplete: a send() was cancelled before its part was sent")
+        self._loop.end(self._request, 1 if self._cut or self._is_short() else 0)
 
     async def early_hint(self, message):
         """http.response.early_hint: a head of its own, before the answer's."""
@@ -158,7 +166,8 @@ class Response:
     def finish(self):
         """Called when the application has returned."""
         if self.complete or self._loop.gone(self._request):
-            self._loop.end(self._request, 0 if self.complete else 1)
+            if not self._request.ended:  # the last part was not sent
+                self._end() if self.complete else self._loop.end(self._request, 1)
         elif not self.started:
             self.fail(None, "the application returned without having answered")
         else:

@@ -147,6 +147,16 @@ class Answers(Case):
             answer = self.get("/big", QUERY_STRING=str(size))
             self.assertEqual((answer.body, answer.app_status), (b"m" * size, 0))
 
+    def test_cancelled_sends(self):
+        """An answer of which a part was not sent is known to be incomplete."""
+        with AsyncWorker(window=30000) as worker:
+            for part in ("last", "middle"):
+                worker.begin(path="/gives_up_body", QUERY_STRING=part)
+                worker.await_log("gave up\n" * (1 if part == "last" else 2))
+                answer = worker.answer()
+                self.assertEqual((answer.status, answer.app_status), ("200 OK", 1))
+                self.assertIn("a send() was cancelled", answer.errors)
+
     def test_failures(self):
         self.fails("/fails", 'raise ValueError("as asked")')
         self.fails("/returns", "returned without having answered")

@@ -175,6 +175,32 @@ class WebSocket(unittest.TestCase):
             worker.await_log("send raised ClientDisconnected")
             worker.await_log("'code': 1001, 'reason': 'enough'")
 
+    def test_messages_of_many_tasks(self):
+        """None stands in the middle of another, and they are in order."""
+        with AsyncWorker(window=10000) as worker:
+            self.accepted("/broadcasts", worker)
+            answer = worker.answer()
+            sizes = [50000, 10, 200000, 0, 1, 70000, 300] * 3
+            wanted = [(BINARY, b"%c" % (97 + i) * n) for i, n in enumerate(sizes)] + [(CLOSE, struct.pack(">H", 4001))]
+            self.assertTrue(messages(answer.body) == wanted)
+            self.assertEqual(answer.app_status, 0)
+
+    def test_answer_meanwhile(self):
+        """The same where the task that answers runs before the other one."""
+        with AsyncWorker(window=10000) as worker:
+            self.accepted("/talks", worker)
+            worker.until(10000)
+            worker.send(rec.record(rec.STDIN, 1, message(TEXT, b"now")) + rec.credit(1, 5000))
+            self.assertTrue(messages(worker.answer().body) == [(BINARY, b"t" * 50000), (TEXT, b"now")])
+
+    def test_cancelled_sends(self):
+        """A message is sent whole or not at all."""
+        with AsyncWorker(window=10000) as worker:
+            self.accepted("/gives_up", worker)
+            worker.await_log("gave up\ngave up\n")
+            answer = worker.answer()
+            self.assertTrue(messages(answer.body) == [(BINARY, b"a" * 30000), (TEXT, b"after")])
+
     def test_close_beyond_the_window(self):
         with AsyncWorker() as worker, tempfile.TemporaryDirectory() as directory:
             fifo = os.path.join(directory, "fifo")

@@ -268,6 +268,49 @@ async def floods(scope, receive, send):
     print((await receive()), flush=True)
 
 
+async def broadcasts(scope, receive, send):
+    """Many tasks send at once, and the last one closes."""
+    await accept(receive, send)
+    sizes = [50000, 10, 200000, 0, 1, 70000, 300] * 3
+    tasks = [asyncio.ensure_future(send({"type": "websocket.send", "bytes": b"%c" % (97 + i) * n})) for i, n in enumerate(sizes)]
+    await asyncio.sleep(0)
+    await send({"type": "websocket.close", "code": 4001})
+    await asyncio.gather(*tasks)
+
+
+async def talks(scope, receive, send):
+    """Answers while another task sends."""
+    await accept(receive, send)
+    task = asyncio.ensure_future(send({"type": "websocket.send", "bytes": b"t" * 50000}))
+    message = await receive()
+    await send({"type": "websocket.send", "text": message["text"], "bytes": message["bytes"]})
+    await task
+
+
+async def gives_up(scope, receive, send):
+    """Cancels one send that has begun, and one that has not."""
+    await accept(receive, send)
+    for content in (b"a" * 30000, b"b" * 30000):
+        try:
+            await asyncio.wait_for(send({"type": "websocket.send", "bytes": content}), 0.05)
+        except asyncio.TimeoutError:
+            print("gave up", flush=True)
+    await send({"type": "websocket.send", "text": "after"})
+
+
+async def gives_up_body(scope, receive, send):
+    """The same with the parts of a body."""
+    await send({"type": "http.response.start", "status": 200, "headers": PLAIN})
+    last = scope["query_string"] == b"last"
+    try:
+        await send({"type": "http.response.body", "body": b"a" * 20000, "more_body": True})
+        await asyncio.wait_for(send({"type": "http.response.body", "body": b"b" * 20000, "more_body": not last}), 0.05)
+    except asyncio.TimeoutError:
+        print("gave up", flush=True)
+    if not last:
+        await send({"type": "http.response.body", "body": b"the end"})
+
+
 async def refuses(scope, receive, send):
     await receive()
     await send({"type": "websocket.close"})
