@@ -43,7 +43,8 @@ type Request struct {
 	// that means anything.
 	Params []Param
 	// Stdin is the request body; nil means that there is none. It is read
-	// from one goroutine at a time, and never after Exchange.Close returned.
+	// from one goroutine at a time, and never after Exchange.Close returned,
+	// unless it is Live.
 	Stdin io.Reader
 	// Stderr receives the application's diagnostics as they arrive, in
 	// pieces of any size, from one goroutine at a time. Nil discards them.
@@ -55,6 +56,17 @@ type Request struct {
 	// Returned is true when an application has given the request back before,
 	// see Returned below: it has waited for its turn already.
 	Returned bool
+}
+
+// Live is implemented by a Request.Stdin that a client sends at its own pace. A
+// Read of it may outlast the exchange, which doesn't wait for the client then.
+type Live interface {
+	io.Reader
+	// Detach ends the exchange's part in it: Reads fail from then on, also
+	// those in progress, and what these bring is another exchange's.
+	Detach()
+	// Waits reports whether a Read waits for the client.
+	Waits() bool
 }
 
 // Get returns the value of a meta-variable, "" when it is absent.
@@ -78,7 +90,8 @@ type Exchange interface {
 	// Close gives up what is left of the exchange. An application that has
 	// not ended its answer is told so (FCGI_ABORT_REQUEST, a signal to its
 	// process group). Close does not wait for the application, returns after
-	// the last read of Request.Stdin, and may be called more than once.
+	// the last read of Request.Stdin unless that is Live, and may be called
+	// more than once.
 	Close() error
 }
 

@@ -363,6 +363,47 @@ func TestASGIBodies(t *testing.T) {
 			conn.Close()
 		}
 	})
+	t.Run("slower than the timeout", func(t *testing.T) {
+		g, _ := startASGI(t, "--workers", "1", "--timeout", "500ms")
+		conn := g.Dial()
+		defer conn.Close()
+		fmt.Fprint(conn, "POST /sum HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\n\r\n")
+		for range 8 {
+			time.Sleep(250 * time.Millisecond)
+			fmt.Fprint(conn, "x")
+		}
+		if resp, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil || resp.StatusCode != 200 {
+			t.Errorf("%v, %v", resp, err)
+		}
+	})
+	t.Run("worker dies while the client waits", func(t *testing.T) {
+		conn := g.Dial()
+		defer conn.Close()
+		fmt.Fprint(conn, "POST /die HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\n\r\nx")
+		_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+		if resp, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil || resp.StatusCode != 502 {
+			t.Errorf("%v, %v", resp, err)
+		}
+	})
+	t.Run("given back while the client waits", func(t *testing.T) {
+		g, _ := startASGI(t, "--workers", "1")
+		blocked := make(chan struct{})
+		go func() { defer close(blocked); g.Get("/block?0.5") }()
+		time.Sleep(100 * time.Millisecond)
+		conn := g.Dial()
+		defer conn.Close()
+		fmt.Fprint(conn, "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\nabc")
+		_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprint(conn, "def")
+		if body, err := io.ReadAll(resp.Body); err != nil || string(body) != "abcdef" {
+			t.Errorf("%q, %v", body, err)
+		}
+		<-blocked
+	})
 	t.Run("too large", func(t *testing.T) {
 		g, _ := startASGI(t, "--workers", "1", "--max-body", "1m")
 		if r, err := g.Try("POST", "/sum", chunked(2<<20)); err == nil && r.Status != 413 {

@@ -48,6 +48,7 @@ func (c *CGI) Open(ctx context.Context, req *protocol.Request) (protocol.Exchang
 		process.Stdin.Close()
 	} else {
 		x.feeding.Add(1)
+		x.live, _ = req.Stdin.(protocol.Live)
 		go x.feed(req.Stdin)
 	}
 	w := &cgiWatch{process: process}
@@ -73,6 +74,7 @@ type cgiExchange struct {
 	keep    bool // a script that works on after its answer is left alone
 	ended   bool // the answer is complete
 	feeding sync.WaitGroup
+	live    protocol.Live // what is fed, where nobody waits for it
 	closed  sync.Once
 }
 
@@ -122,6 +124,10 @@ func (x *cgiExchange) Close() error {
 		}
 		x.process.Stdin.Close()
 		x.process.Stdout.Close()
+		if x.live != nil {
+			x.live.Detach()
+			return
+		}
 		x.feeding.Wait()
 	})
 	return nil

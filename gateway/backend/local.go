@@ -84,6 +84,7 @@ func (l *Local) Open(ctx context.Context, req *protocol.Request) (protocol.Excha
 	if l.Slow != nil {
 		x.worry = l.SlowTimeout
 	}
+	x.live, _ = req.Stdin.(protocol.Live)
 	x.begin(ctx, stream, l.Timeout)
 	if req.Role == protocol.WebSocket {
 		return &localSocket{x, stream}, nil

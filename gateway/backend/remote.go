@@ -87,6 +87,7 @@ func (r *Remote) Open(ctx context.Context, req *protocol.Request) (protocol.Exch
 		}
 		stream, err := conn.Open(req, x.ended)
 		if err == nil {
+			x.live, _ = req.Stdin.(protocol.Live)
 			x.begin(ctx, stream, r.timeout)
 			return x, nil
 		}

@@ -14,13 +14,14 @@ import (
 
 // watch ends an exchange whose client has gone or whose application has been
 // silent for too long. Silence is counted only while somebody waits for the
-// application: the time that a slow client takes to read is not the
-// application's.
+// application: the time that a slow client takes to read, or to send its body,
+// is not the application's.
 type watch struct {
 	protocol.Exchange
 	ctx     context.Context
 	silence time.Duration // 0 means no limit
 	owner   watched       // is told about silence; may be nil
+	live    protocol.Live // the request's body, if it has such a one
 	worry   time.Duration // silence after which owner is told for the first time; 0 means never
 	worried bool          // that has happened; the watchman's
 
@@ -164,6 +165,9 @@ func (r *rounds) round() bool {
 	for w := r.ring.next; w != &r.ring; w = next {
 		next = w.next // it may be taken out
 		since := w.waiting.Load()
+		if since != 0 && w.live != nil && w.live.Waits() && w.waiting.CompareAndSwap(since, now) {
+			since = now
+		}
 		if w.seen && w.leave == nil {
 			w.leave = context.AfterFunc(w.ctx, func() { w.end(protocol.ClientGone) })
 		}

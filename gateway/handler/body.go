@@ -38,9 +38,9 @@ func (h *Handler) body(x *exchange, r *http.Request, route *site.Route) (*body, 
 		// The application may answer while it reads.
 		live.duplex = live.conn.EnableFullDuplex() == nil
 		live.sent = false
-		return &body{reader: live, live: live}, nil
+		return &body{reader: live.open(), live: live}, nil
 	}
-	whole, err := h.Spool.Read(r.Context(), live, h.MaxBody, r.ContentLength)
+	whole, err := h.Spool.Read(r.Context(), live.open(), h.MaxBody, r.ContentLength)
 	if err != nil {
 		return nil, bodyFailure(err)
 	}
@@ -77,14 +77,14 @@ func isNetwork(err error) bool {
 }
 
 // rewind makes the body whole again for another worker.
-func (b *body) rewind() error {
+func (b *body) rewind() (io.Reader, error) {
 	switch {
 	case b.whole != nil:
-		return b.whole.Rewind()
+		return b.reader, b.whole.Rewind()
 	case b.live != nil:
 		return b.live.rewind()
 	}
-	return nil
+	return b.reader, nil
 }
 
 // answered notes that an application has begun to answer, so that no other one
@@ -92,14 +92,6 @@ func (b *body) rewind() error {
 func (b *body) answered() {
 	if b.live != nil {
 		b.live.forget()
-	}
-}
-
-// interrupt ends a Read of the client's connection that is in progress, so
-// that an exchange whose application doesn't want the rest can be closed.
-func (b *body) interrupt() {
-	if b.live != nil {
-		b.live.interrupt()
 	}
 }
 

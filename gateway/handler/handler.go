@@ -167,13 +167,12 @@ func (h *Handler) ask(x *exchange, r *http.Request, route *site.Route, target *c
 	defer body.close(x)
 	req := h.request(x, r, target)
 	req.Stdin, req.OnDemand = body.reader, body.live != nil && expectsContinue(r)
-	answer, err := h.answer(r.Context(), x, route, req, r.Method, body.rewind)
+	answer, err := h.answer(r.Context(), x, route, req, r.Method, body)
 	if err != nil {
 		return "", cmp.Or(body.failure(), err)
 	}
 	body.answered()
 	local, err = h.respond(x, r, route, answer)
-	body.interrupt() // before Close, which waits for the body's last Read
 	answer.Close()
 	return local, err
 }
@@ -188,17 +187,22 @@ func (h *Handler) request(x *exchange, r *http.Request, target *cgi.Target) *pro
 }
 
 // answer gives the request to an application, and to another one where that is
-// allowed, until there is a response head. rewind makes the body whole again.
-func (h *Handler) answer(ctx context.Context, x *exchange, route *site.Route, req *protocol.Request, method string, rewind func() error) (*answer, error) {
+// allowed, until there is a response head. body is the request's.
+func (h *Handler) answer(ctx context.Context, x *exchange, route *site.Route, req *protocol.Request, method string, body *body) (*answer, error) {
 	var tries tries
 	for {
 		answer, err := h.open(ctx, x, route, req)
 		if err == nil {
 			return answer, nil
 		}
-		if ctx.Err() != nil || !tries.another(err, method, route) || rewind() != nil {
+		if ctx.Err() != nil || !tries.another(err, method, route) {
 			return nil, err
 		}
+		again, bad := body.rewind()
+		if bad != nil {
+			return nil, err
+		}
+		req.Stdin = again
 		level := zap.InfoLevel
 		if tries.returned > 0 {
 			level = zap.DebugLevel // nothing has gone wrong

@@ -181,6 +181,7 @@ func (c *Conn) Open(req *protocol.Request, ended func()) (*Stream, error) {
 	}
 	if pump {
 		s.pumped = make(chan struct{})
+		s.live, _ = req.Stdin.(protocol.Live)
 		go s.pump(req.Stdin, onDemand)
 	}
 	return s, nil

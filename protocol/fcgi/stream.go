@@ -46,6 +46,7 @@ type Stream struct {
 	ended  func()
 
 	pumped chan struct{} // closed when Stdin is read no more; nil when no goroutine reads it
+	live   protocol.Live // what that goroutine reads; nil when nobody waits for a client there
 
 	// Guarded by the connection's lock.
 	start      uint64    // position of BEGIN_REQUEST in all that the connection sent
@@ -159,10 +160,8 @@ func (s *Stream) consumeLocked(n int) (grant int) {
 // stays taken until END_REQUEST, and by closing the connection of a foreign
 // application.
 //
-// Close waits for a Read of Request.Stdin that is in progress, and for
-// nothing else. Who passes a body that can block interrupts it first; for an
-// HTTP server's body this is http.ResponseController.SetReadDeadline (the
-// body's own Close would wait for the Read as well).
+// Close waits for a Read of Request.Stdin that is in progress, unless that is a
+// protocol.Live, and for nothing else.
 func (s *Stream) Close() error {
 	s.mu.Lock()
 	first := !s.closed
@@ -177,7 +176,10 @@ func (s *Stream) Close() error {
 		s.stderr = nil
 		s.stderrMu.Unlock()
 	}
-	if s.pumped != nil {
+	switch {
+	case s.live != nil:
+		s.live.Detach()
+	case s.pumped != nil:
 		<-s.pumped
 	}
 	return nil

@@ -145,6 +145,7 @@ class TaskInterruption:
         self.reason = reason
         self.arrived = False
         self._request = request
+        self._cancelled = 0  # when the task was
 
     def run(self, patience):
         """Tries for so many seconds, in a thread of its own."""
@@ -155,8 +156,10 @@ class TaskInterruption:
         try:
             while not (self.arrived or request.ended) and time.monotonic() < deadline:
                 # Whose code holds up the event loop, if any does, only the
-                # main thread can tell.
-                if signal.getsignal(SIGNAL) is _on_signal:
+                # main thread can tell. A task that was cancelled has half of
+                # the time to clean up.
+                cancelled = self._cancelled
+                if signal.getsignal(SIGNAL) is _on_signal and not (cancelled and time.monotonic() < cancelled + patience / 2):
                     signal.pthread_kill(threading.main_thread().ident, SIGNAL)
                 time.sleep(_EVERY)
         finally:
@@ -164,6 +167,7 @@ class TaskInterruption:
 
     def _cancel(self):
         if not (self.arrived or self._request.ended):
+            self._cancelled = time.monotonic()
             self._request.task.cancel()
 
     def arrive(self, frame):

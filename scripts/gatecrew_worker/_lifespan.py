@@ -68,6 +68,8 @@ class Lifespan:
             await self._app(scope, self._receive, self._send)
         except BaseException as exc:
             error = exc
+        if self._answer.done() and error is not None and not isinstance(error, asyncio.CancelledError):
+            sys.stderr.write(_stacks.failure("the application failed in its lifespan", error))
         self._settle(("ended", error))
 
     async def _receive(self):
