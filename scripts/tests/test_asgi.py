@@ -427,6 +427,13 @@ class Lifespan(unittest.TestCase):
             self.assertEqual(worker.wait(), 0)
             self.assertIn("given up", worker.log)
 
+    def test_fails_between(self):
+        with AsyncWorker("asgi_forms:fails_between") as worker:
+            self.assertEqual(worker.get("/").body, b"app")
+            worker.await_log("RuntimeError: lost its database")
+            worker.sock.shutdown(1)
+            self.assertEqual(worker.wait(), 0)
+
     def test_shutdown_fails(self):
         with AsyncWorker("asgi_forms:fails_to_stop") as worker:
             worker.get("/")

@@ -86,6 +86,15 @@ class Interrupt(unittest.TestCase):
                 self.assertEqual(worker.answers[1].errors, "")
                 self.assertEqual(worker.interrupt("r-1"), "the request has ended")
 
+    def test_time_to_clean_up(self):
+        """A task that was cancelled is not interrupted a second time at once."""
+        with StuckTask() as worker:
+            worker.begin(1, path="/cleans-up-slowly", UNIQUE_ID="r-1")
+            worker.await_log("busy\n")
+            self.assertEqual(worker.interrupt("r-1"), "")
+            worker.answer(1)
+            self.assertIn("cleaned up\n", worker.log)
+
     def test_never_another_request(self):
         with StuckTask() as worker:
             ended = hit = 0

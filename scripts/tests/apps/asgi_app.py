@@ -193,6 +193,15 @@ async def cleans_up(scope, receive, send):
         print("cleaned up", flush=True)
 
 
+async def cleans_up_slowly(scope, receive, send):
+    print("busy", flush=True)
+    try:
+        await innermost()
+    finally:
+        time.sleep(0.2)
+        print("cleaned up", flush=True)
+
+
 async def sends(scope, receive, send):
     """For ever, without a turn of the loop."""
     print("busy", flush=True)

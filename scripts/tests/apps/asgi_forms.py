@@ -80,6 +80,15 @@ async def never_starts(scope, receive, send):
         print("given up", flush=True)
 
 
+async def fails_between(scope, receive, send):
+    if scope["type"] != "lifespan":
+        await app(scope, receive, send)
+        return
+    await receive()
+    await send({"type": "lifespan.startup.complete"})
+    raise RuntimeError("lost its database")
+
+
 async def fails_to_stop(scope, receive, send):
     if scope["type"] != "lifespan":
         await app(scope, receive, send)
