@@ -188,7 +188,7 @@ func (c *checker) static(at string, s *Static) {
 // served checks a folder whose files are served as they are.
 func (c *checker) served(at string, dir *string) {
 	if *dir == "" {
-		c.fault(at, "the folder is missing", "write dir: ./public")
+		c.fault(at, "the folder is missing", "name one, as in ./public")
 		return
 	}
 	*dir = c.abs(*dir)

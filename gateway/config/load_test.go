@@ -226,7 +226,7 @@ sites:
       - {path: /c, static: {dir: gone}}
       - {path: /d, static: {dir: app.py, index: [../x, .git, ok.html]}}
 `, []string{
-			"gatecrew.yaml:3:20: sites[0].routes[0].static.dir: the folder is missing (write dir: ./public)",
+			"gatecrew.yaml:3:20: sites[0].routes[0].static.dir: the folder is missing (name one, as in ./public)",
 			"gatecrew.yaml:4:34: sites[0].routes[1].static.dir: this would publish gatecrew.yaml itself (serve a folder that does not hold it, such as ./public)",
 			"gatecrew.yaml:5:34: sites[0].routes[2].static.dir: there is no folder " + dir + "/gone (paths are relative to the folder of the configuration file)",
 			"gatecrew.yaml:6:34: sites[0].routes[3].static.dir: " + dir + "/app.py is not a folder",

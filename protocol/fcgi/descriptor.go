@@ -1,7 +1,6 @@
 package fcgi
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
@@ -109,7 +108,7 @@ var (
 // file takes the content of a FILE record, for s unless it is nil.
 func (c *Conn) file(s *Stream, p []byte) error {
 	fd, ok := c.reader.descriptors.next()
-	offset, length := binary.BigEndian.Uint64(p), binary.BigEndian.Uint64(p[8:])
+	offset, length := parseFile(p)
 	switch {
 	case !ok:
 		return errNoDescriptor

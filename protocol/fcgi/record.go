@@ -121,3 +121,8 @@ func parseEnd(b []byte) (appStatus uint32, status protocolStatus) {
 
 // parseBegun reads the content of a GATECREW_BEGUN record, begunSize bytes.
 func parseBegun(b []byte) uint32 { return binary.BigEndian.Uint32(b) }
+
+// parseFile reads the content of a GATECREW_FILE record, fileSize bytes.
+func parseFile(b []byte) (offset, length uint64) {
+	return binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:])
+}

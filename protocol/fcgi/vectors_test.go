@@ -99,6 +99,18 @@ func TestRecordVectors(t *testing.T) {
 					t.Errorf("appendHeader: %x", got[:headerSize])
 				}
 			}
+			var numbers []any // of a record whose name has them
+			switch h.typ {
+			case typeBegun:
+				numbers = []any{parseBegun(v.bytes[headerSize:])}
+			case typeFile:
+				offset, length := parseFile(v.bytes[headerSize:])
+				numbers = []any{offset, length}
+			}
+			kind, _, _ := strings.Cut(v.name, "-")
+			if name := strings.TrimSuffix(fmt.Sprintln(append([]any{kind}, numbers...)...), "\n"); numbers != nil && name != strings.ReplaceAll(v.name, "-", " ") {
+				t.Errorf("the content says %s", name)
+			}
 		})
 	}
 	question := appendGetValues(nil, 131072)

@@ -5,6 +5,8 @@ import re
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # RFC 9110, section 5.5
 
+_NAMES_FILE = re.compile(rb"^(X-Sendfile|X-Accel-Redirect):", re.I | re.M)
+
 _INTERNAL_ERROR = (
     b"Status: 500 Internal Server Error\r\n"
     b"Content-Type: text/plain; charset=utf-8\r\n"
@@ -15,6 +17,12 @@ _INTERNAL_ERROR = (
 def internal_error(is_head=False):
     """The whole answer to a request that failed."""
     return _INTERNAL_ERROR if is_head else _INTERNAL_ERROR + b"Internal Server Error\n"
+
+
+def names_file(head):
+    """Whether an encoded head names a file that is sent in place of a body: a
+    Content-Length is then that of the file."""
+    return _NAMES_FILE.search(head) is not None
 
 
 def check_name(name):

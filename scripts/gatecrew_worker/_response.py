@@ -41,10 +41,15 @@ class Response:
         """http.response.start. Nothing is sent before the body begins."""
         if self._loop.gone(self._request):
             raise ClientDisconnected("the client went away")
-        status = message["status"]
-        self._head, self._length = encode_head(status, message.get("headers", ()))
-        self._body_allowed = status != 204 and status != 304
+        status, headers = message["status"], message.get("headers", ())
         self._trails = message.get("trailers", False)
+        if self._trails:
+            headers = list(headers)
+        self._head, self._length = encode_head(status, headers)
+        if self._trails and self._can_trail and self._length is not None:
+            # HTTP/1 has trailers only where no length is told.
+            self._head, _ = encode_head(status, [h for h in headers if bytes(h[0]).lower() != b"content-length"])
+        self._body_allowed = status != 204 and status != 304
         self.started = True
 
     async def body(self, message):
@@ -141,7 +146,8 @@ class Response:
         self._end()
 
     def _is_short(self):
-        return self._length is not None and self._written < self._length and self._body_allowed and not self._is_head
+        return (self._length is not None and self._written < self._length and self._body_allowed and not self._is_head
+                and not _head.names_file(self._head))
 
     def _end(self):
         """Ends an answer that is complete."""

@@ -12,9 +12,6 @@ from gatecrew_worker._records import decode_pairs
 from gatecrew_worker._streams import Errors, FileWrapper, Input
 from gatecrew_worker._threads import Loop
 
-# The length is then that of a file which the gateway sends in place of a body.
-_NAMES_FILE = re.compile(rb"^(X-Sendfile|X-Accel-Redirect):", re.I | re.M)
-
 _STATUS = re.compile(r"[2-9][0-9][0-9] [\t\x20-\x7e\x80-\xff]*")
 
 
@@ -213,7 +210,7 @@ class Response:
                 data = b"%b\r\n%b" % (self._head, data)
             self._head_sent = True
         if (self._length is not None and self._written < self._length and self._body_allowed and not self._is_head
-                and not _NAMES_FILE.search(self._head)):
+                and not _head.names_file(self._head)):
             self._log("the answer is incomplete: %d bytes of a Content-Length of %d" % (self._written, self._length))
             status = 1
         self._errors.flush()

@@ -202,6 +202,24 @@ class Answers(Case):
         self.assertEqual((answer.body, answer.trailers, answer.app_status), (b"onetwo", b"x-sum: 3\r\nx-more: 4\r\n", 0))
         answer = self.get("/trails")
         self.assertEqual((answer.body, answer.trailers, answer.app_status), (b"onetwo", None, 0))
+        # HTTP/1 has them only where no length is told.
+        query = "x-first=1&Content-Length=6&x-last=2"
+        answer = self.get("/trails", HTTP_TE="trailers", QUERY_STRING=query)
+        self.assertEqual((answer.body, answer.trailers, answer.app_status), (b"onetwo", b"x-sum: 3\r\nx-more: 4\r\n", 0))
+        self.assertEqual((answer.headers.get("x-first"), answer.headers.get("x-last"), answer.headers.get("Content-Length")), ("1", "2", None))
+        answer = self.get("/trails", QUERY_STRING=query)
+        self.assertEqual((answer.body, answer.headers.get("Content-Length")), (b"onetwo", "6"))
+        answer = self.get("/trails", HTTP_TE="trailers", QUERY_STRING="content-length=7")
+        self.assertEqual(answer.app_status, 1)
+        self.assertIn("6 bytes of a Content-Length of 7", answer.errors)
+
+    def test_named_file(self):
+        """The length is then that of the file, which the gateway sends."""
+        for field in ("X-Sendfile", "x-accel-redirect"):
+            query = "content-length=1000&%s=/a/file" % field
+            answer = self.get("/named", QUERY_STRING=query)
+            self.assertEqual((answer.app_status, answer.body, answer.errors), (0, b"", ""))
+            self.assertEqual((answer.headers[field], answer.headers["Content-Length"]), ("/a/file", "1000"))
 
     def test_file(self):
         path = os.path.join(APPS, "asgi_app.py")

@@ -80,6 +80,11 @@ class Vectors(unittest.TestCase):
                     self.assertEqual(encoded[8:8 + len(content)], content)
                     if padding == "0" and encoded[7] == 0:
                         self.assertEqual(rec.record(int(kind), int(request_id), content), encoded)
+                    kind, *numbers = name.split("-")
+                    if kind == "begun":
+                        self.assertEqual(rec.begun(*map(int, numbers)), encoded)
+                    elif kind == "file":
+                        self.assertEqual(rec.file(int(request_id), *map(int, numbers)), encoded)
 
     def test_requests(self):
         for name, encoded, meaning in vectors("requests.hex"):

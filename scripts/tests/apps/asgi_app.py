@@ -136,11 +136,17 @@ async def hints(scope, receive, send):
 
 
 async def trails(scope, receive, send):
-    await send(start(trailers=True))
+    """With the headers of the query: NAME=VALUE&..."""
+    headers = [tuple(field.split(b"=", 1)) for field in scope["query_string"].split(b"&") if field]
+    await send(start(headers=iter(headers), trailers=True))
     await send(body(b"one", True))
     await send(body(b"two"))
     await send({"type": "http.response.trailers", "headers": [(b"x-sum", b"3")], "more_trailers": True})
     await send({"type": "http.response.trailers", "headers": [(b"x-more", b"4")]})
+
+
+async def named(scope, receive, send):
+    await answer(send, b"", headers=[tuple(field.split(b"=", 1)) for field in scope["query_string"].split(b"&")])
 
 
 async def file(scope, receive, send):
