@@ -93,10 +93,15 @@ func (f *Files) Close() {
 
 // Take removes the fields from the head of an answer and returns what the file
 // is called that they name: the field and its value. named is false when there
-// is none, or when the fields are not for the gateway.
+// is none, or when the fields are not for the gateway; then the Content-Length goes,
+// since frameworks give that of the file beside a body that is empty.
 func (f *Files) Take(header http.Header) (field, value string, named bool) {
 	sendfile, accel := header[xSendfile], header[xAccel]
-	if sendfile == nil && accel == nil || f != nil && f.pass {
+	if sendfile == nil && accel == nil {
+		return "", "", false
+	}
+	if f != nil && f.pass {
+		delete(header, "Content-Length")
 		return "", "", false
 	}
 	delete(header, xSendfile)

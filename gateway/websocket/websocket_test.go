@@ -562,6 +562,7 @@ func openStill(t *testing.T, o Options) (*rig, func(time.Duration)) {
 
 func TestPings(t *testing.T) {
 	r, pass := openStill(t, Options{PingInterval: 20 * time.Second, PingTimeout: 10 * time.Second})
+	go r.app.echo()
 	pass(19 * time.Second)
 	for range 2 {
 		pass(time.Second)
@@ -570,7 +571,6 @@ func TestPings(t *testing.T) {
 		}
 		pass(9 * time.Second)
 		r.send(true, ws.OpPong, "")
-		go r.app.echo()
 		r.send(true, ws.OpText, "a") // once it is back the pong has been read
 		r.message()
 		pass(10 * time.Second)
