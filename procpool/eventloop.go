@@ -28,6 +28,8 @@ type EventLoop interface {
 	// OnBegun has f called each time after the worker has looked at
 	// requests. f doesn't block for long.
 	OnBegun(f func())
+	// OnOwed has f called each time when Owed is no longer 0. f waits for nothing.
+	OnOwed(f func())
 }
 
 const (
@@ -110,6 +112,7 @@ func (p *Pool) follow(w *worker, session Session) {
 	}
 	l := &loop{EventLoop: e}
 	w.loop = l
+	e.OnOwed(p.watchLoops)
 	e.OnBegun(func() {
 		l.turns.Add(1)
 		if !l.awaited.CompareAndSwap(true, false) {
@@ -121,6 +124,16 @@ func (p *Pool) follow(w *worker, session Session) {
 			p.dispatch(p.clk.now())
 		}
 	})
+}
+
+// watchLoops has the owner look after an event loop that owes. It is called when
+// a request is sent, which on a busy machine may be long after its lease: looked
+// at before, the loop would owe nothing, and be forgotten. It takes no lock.
+func (p *Pool) watchLoops() {
+	now, until := p.clk.now().Sub(p.born), p.loopWatch.Load()
+	if now > time.Duration(until) && p.loopWatch.CompareAndSwap(until, int64(now+stallAfter)) {
+		p.poke()
+	}
 }
 
 // tendLoop asks an event loop that stands still for the requests that it has

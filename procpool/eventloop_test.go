@@ -10,11 +10,12 @@ type testLoop struct {
 	neverRefusing
 	sent, begun int
 	since       time.Time
-	told        func()
+	told, owes  func()
 }
 
 func (l *testLoop) Async() bool           { return true }
 func (l *testLoop) OnBegun(f func())      { l.told = f }
+func (l *testLoop) OnOwed(f func())       { l.owes = f }
 func (l *testLoop) Done() <-chan struct{} { return nil }
 
 func (l *testLoop) Owed() (int, time.Time) {
@@ -26,10 +27,14 @@ func (l *testLoop) Owed() (int, time.Time) {
 
 // send is what a lease leads to.
 func (l *testLoop) send(now time.Time) {
-	if l.sent == l.begun {
+	first := l.sent == l.begun
+	if first {
 		l.since = now
 	}
 	l.sent++
+	if first {
+		l.owes()
+	}
 }
 
 // turns has the loop look at all that was sent.
@@ -178,6 +183,47 @@ func TestRecallFromAnEventLoop(t *testing.T) {
 	p.phase = draining
 	if recalls(time.Hour) != 4 {
 		t.Error("asked for requests that have nowhere to go")
+	}
+}
+
+// The owner looks after a request that is sent long after it got its lease, however
+// often it has looked before, and is not called for every request.
+func TestEventLoopIsWatchedFromWhenItOwes(t *testing.T) {
+	p, clk, loops := loopPool(t, 1)
+	poked := func() bool { return len(p.wake) > 0 }
+	look := func() time.Time {
+		for len(p.wake) > 0 {
+			<-p.wake
+		}
+		s := p.look()
+		return s.next
+	}
+	p.mu.Lock()
+	p.assign(p.workers[0], clk.now())
+	p.mu.Unlock()
+	for range 3 {
+		look()
+		clk.advance(stallAfter)
+	}
+	loops[0].send(clk.now())
+	if !poked() {
+		t.Fatal("the owner isn't told that a request was sent")
+	}
+	if next := look(); next.After(clk.now().Add(stallAfter)) || next.IsZero() {
+		t.Errorf("the next look is at %v, now it is %v", next, clk.now())
+	}
+	loops[0].turns(clk.now())
+	clk.advance(stallAfter / 2)
+	loops[0].send(clk.now())
+	if poked() {
+		t.Error("the owner is told although it will look by itself")
+	}
+	clk.advance(stallAfter / 2)
+	look() // as it was due
+	clk.advance(stallAfter)
+	look()
+	if got := p.Stats().Totals.Recalls; got != 1 {
+		t.Errorf("asked %d times for what stands before an event loop", got)
 	}
 }
 

@@ -103,7 +103,7 @@ func (p *Pool) assign(w *worker, now time.Time) *Lease {
 	if w.loop != nil {
 		l.turn = w.loop.give()
 	}
-	if w.inFlight > w.capacity || w.loop != nil {
+	if w.inFlight > w.capacity {
 		p.watchAhead(now)
 	}
 	w.settle(now)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -195,10 +196,12 @@ type Pool struct {
 	overload   overload
 	min, max   int
 	target     int
-	lastDown   time.Time // when the pool last shrank by itself
-	ramp       ramp      // of the spare workers
-	slowUntil  time.Time // until then no request is given ahead
-	aheadWatch time.Time // until then the owner looks by itself at requests given ahead
+	lastDown   time.Time    // when the pool last shrank by itself
+	ramp       ramp         // of the spare workers
+	slowUntil  time.Time    // until then no request is given ahead
+	aheadWatch time.Time    // until then the owner looks by itself at requests given ahead
+	loopWatch  atomic.Int64 // and at event loops: ns after born
+	born       time.Time
 	spareWatch time.Time // and whether there are enough idle workers
 	idleWatch  time.Time // and whether there are too many
 	memory     memoryWatch
@@ -269,7 +272,7 @@ func New(cfg Config) (*Pool, error) {
 	}
 	first := &generation{number: 1, command: cfg.Command}
 	p := &Pool{
-		cfg: cfg, log: log, clk: clk,
+		cfg: cfg, log: log, clk: clk, born: clk.now(),
 		wake: make(chan struct{}, 1), ready: make(chan struct{}), failed: make(chan struct{}), done: make(chan struct{}),
 		gen: first, gens: []*generation{first}, restart: Restart{Generation: 1, State: RestartNone},
 		min: cfg.Min, max: cfg.Max, target: cfg.Min,
@@ -278,6 +281,7 @@ func New(cfg Config) (*Pool, error) {
 	}
 	p.queue = newWaitQueue[*Lease](cfg.Name, cfg.QueueLength, cfg.QueueTimeout, clk, &p.mu)
 	p.queue.codel.turned = p.poke
+	p.loopWatch.Store(-1)
 	return p, nil
 }
 

@@ -97,7 +97,7 @@ func (p *Pool) look() survey {
 		s.finished = len(kept) == 0
 		return s
 	}
-	for _, watch := range []time.Time{p.aheadWatch, p.spareWatch, p.idleWatch} {
+	for _, watch := range []time.Time{p.aheadWatch, p.spareWatch, p.idleWatch, p.born.Add(time.Duration(p.loopWatch.Load()))} {
 		if watch.After(s.now) {
 			s.due(watch)
 		}

@@ -15,7 +15,8 @@ type eventLoop struct {
 	// those that the worker has looked at.
 	sent, begun atomic.Uint32
 	since       atomic.Int64 // ns after epoch: since when the difference has stood still
-	told        atomic.Pointer[func()]
+	told        atomic.Pointer[func()] // OnBegun's
+	owes        atomic.Pointer[func()] // OnOwed's
 }
 
 // epoch is what moments are counted from, so that one is a number.
@@ -40,15 +41,25 @@ func (c *Conn) Owed() (n int, since time.Time) {
 // A second f takes the place of the first.
 func (c *Conn) OnBegun(f func()) { c.loop.told.Store(&f) }
 
+// OnOwed has f called each time when the worker begins to owe. It is called under
+// the connection's lock, so it must wait for nothing. A second f takes the place
+// of the first.
+func (c *Conn) OnOwed(f func()) { c.loop.owes.Store(&f) }
+
 // sending counts a request that is about to be sent. The caller holds w.mu.
 func (l *eventLoop) sending() {
 	if !l.async.Load() {
 		return
 	}
-	if l.sent.Load() == l.begun.Load() {
-		l.since.Store(int64(time.Since(epoch)))
+	if l.sent.Load() != l.begun.Load() {
+		l.sent.Add(1)
+		return
 	}
+	l.since.Store(int64(time.Since(epoch)))
 	l.sent.Add(1)
+	if owes := l.owes.Load(); owes != nil {
+		(*owes)()
+	}
 }
 
 // begun takes GATECREW_BEGUN of a worker with an event loop.
