@@ -91,7 +91,7 @@ async def app(scope, receive, send):
             raise
     elif path == "/quiet":
         await answer(b"one,", more=True)
-        await asyncio.sleep(3)
+        await asyncio.sleep(1.5)
         return await send({"type": "http.response.body", "body": b"two"})
     await answer(b"done " + scope["query_string"])
 `
@@ -117,7 +117,7 @@ func noted(t testing.TB, dir, name string, n int) {
 // loop turns: those that wait on it are given back and go elsewhere.
 func TestASGIBesideWhatBlocks(t *testing.T) {
 	g, _ := startASGI(t, "--workers", "4")
-	const block = 4 * time.Second
+	const block = 2 * time.Second
 	over := make(chan struct{})
 	var wg sync.WaitGroup
 	var worst, count atomic.Int64
@@ -170,7 +170,7 @@ func TestASGIWorkerDies(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 100 {
 		wg.Go(func() {
-			r, err := g.Try("GET", fmt.Sprintf("/wait?1.%02d", i), nil)
+			r, err := g.Try("GET", fmt.Sprintf("/wait?0.6%02d", i), nil)
 			if err != nil || r.Status != 200 {
 				t.Errorf("request %d: %v, %d %q", i, err, r.Status, r.Body)
 			}
@@ -227,7 +227,7 @@ func TestASGIRollingRestart(t *testing.T) {
 // The application learns that its client has gone; one that doesn't listen has
 // its task cancelled.
 func TestASGIClientGone(t *testing.T) {
-	g, dir := startASGI(t, "--workers", "1", "--timeout", "2s")
+	g, dir := startASGI(t, "--workers", "1", "--timeout", "1s")
 	for _, path := range []string{"/gone", "/deaf"} {
 		conn := g.Dial()
 		fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\n\r\n", path)
@@ -243,7 +243,7 @@ func TestASGIClientGone(t *testing.T) {
 
 // After its head an answer may be silent for longer than the timeout.
 func TestASGISilenceInAnAnswer(t *testing.T) {
-	g, _ := startASGI(t, "--workers", "1", "--timeout", "1s")
+	g, _ := startASGI(t, "--workers", "1", "--timeout", "700ms")
 	if r := g.Get("/quiet"); r.Status != 200 || r.Body != "one,two" {
 		t.Errorf("%d %q", r.Status, r.Body)
 	}
@@ -439,7 +439,7 @@ func TestASGIConcurrency(t *testing.T) {
 
 // What the log says about a slow and a stuck request, with the stack of its task.
 func TestASGISlowAndStuck(t *testing.T) {
-	g, _ := startASGI(t, "--workers", "1", "--slow-timeout", "300ms", "--timeout", "1s")
+	g, _ := startASGI(t, "--workers", "1", "--slow-timeout", "300ms", "--timeout", "700ms")
 	if r, err := g.Try("GET", "/block?30", nil); err != nil || r.Status != 504 {
 		t.Errorf("%v, %d", err, r.Status)
 	}
