@@ -17,7 +17,9 @@ import (
 //   - one that has not for stallAfter stands still: it gets nothing more, and is asked
 //     for the requests that it has not begun, which then go to other workers;
 //   - it gets at most maxOwed in one turn: while all are at work the others
-//     wait in the pool's queue, for whichever worker turns first.
+//     wait in the pool's queue, for whichever worker turns first. After a turn
+//     in which it stood still it gets one, then twice as many in each turn:
+//     where requests take long, most of them would but go back and forth.
 type EventLoop interface {
 	// Async reports whether the worker has an event loop.
 	Async() bool
@@ -46,10 +48,12 @@ type loop struct {
 	awaited atomic.Bool   // a request could have gone to it, had it turned
 
 	// Guarded by the pool's lock.
+	limit   int       // how many it gets in this turn
 	given   int       // leases of this turn that were not released
 	turn    uint32    // this turn
 	owing   time.Time // since when it stood still when it was last asked for its requests
 	recalls int       // how often it was asked since then
+	stood   bool      // it stood still in this turn
 }
 
 // standing is how a worker takes to requests at a moment, the best first.
@@ -78,7 +82,7 @@ func (w *worker) standing(now time.Time) standing {
 func (l *loop) standing(now time.Time) standing {
 	n, since := l.Owed()
 	switch {
-	case n >= maxOwed, l.given >= maxOwed && l.turn == l.turns.Load(), n > 0 && now.Sub(since) >= stallAfter:
+	case n >= maxOwed, l.given >= l.limit && l.turn == l.turns.Load(), n > 0 && now.Sub(since) >= stallAfter:
 		return still
 	case n > 0 && now.Sub(since) >= slowTurn:
 		return slow
@@ -89,7 +93,10 @@ func (l *loop) standing(now time.Time) standing {
 // give counts a lease; its result is for takeBack.
 func (l *loop) give() (turn uint32) {
 	if turn = l.turns.Load(); turn != l.turn {
-		l.turn, l.given = turn, 0
+		l.turn, l.given, l.limit = turn, 0, min(2*l.limit, maxOwed)
+		if l.stood {
+			l.limit, l.stood = 1, false
+		}
 	}
 	l.given++
 	return turn
@@ -110,7 +117,7 @@ func (p *Pool) follow(w *worker, session Session) {
 	if !ok || !e.Async() {
 		return
 	}
-	l := &loop{EventLoop: e}
+	l := &loop{EventLoop: e, limit: maxOwed}
 	w.loop = l
 	e.OnOwed(p.watchLoops)
 	e.OnBegun(func() {
@@ -124,6 +131,18 @@ func (p *Pool) follow(w *worker, session Session) {
 			p.dispatch(p.clk.now())
 		}
 	})
+}
+
+// unturned is how many requests the event loops may have beside those that they
+// have. That many wait for nothing but a turn: a burst of requests that the pool has
+// room for is not to be refused. The caller holds the pool's lock.
+func (p *Pool) unturned() (n int) {
+	for _, w := range p.workers {
+		if w.loop != nil && w.state == Ready && !w.lost {
+			n += w.capacity - w.inFlight
+		}
+	}
+	return n
 }
 
 // watchLoops has the owner look after an event loop that owes. It is called when
@@ -161,6 +180,7 @@ func (p *Pool) tendLoop(s *survey, w *worker) {
 	}
 	if s.due(since.Add(stallAfter << min(l.recalls, 6))) {
 		l.recalls++
+		l.stood = true
 		p.recall(s, w)
 		s.due(since.Add(stallAfter << min(l.recalls, 6)))
 	}

@@ -1,6 +1,7 @@
 package procpool
 
 import (
+	"errors"
 	"testing"
 	"time"
 )
@@ -184,6 +185,66 @@ func TestRecallFromAnEventLoop(t *testing.T) {
 	if recalls(time.Hour) != 4 {
 		t.Error("asked for requests that have nowhere to go")
 	}
+}
+
+// A loop that stood still gets one request in its next turn, and twice as many in
+// each one after.
+func TestEventLoopThatStoodStillGetsFew(t *testing.T) {
+	p, clk, loops := loopPool(t, 1)
+	fill := func() (n int) {
+		for give(p, clk) != nil {
+			n++
+		}
+		return n
+	}
+	if n := fill(); n != maxOwed {
+		t.Errorf("%d in the first turn", n)
+	}
+	for _, want := range []int{1, 2, 1, 2, 4, 8, maxOwed, maxOwed} {
+		if want == 1 {
+			clk.advance(stallAfter)
+			p.look()
+		}
+		loops[0].turns(clk.now())
+		if n := fill(); n != want {
+			t.Errorf("%d in a turn, want %d", n, want)
+		}
+	}
+}
+
+// A burst that the workers have room for waits for their turns, however short
+// the queue is.
+func TestBurstForAnEventLoop(t *testing.T) {
+	p, clk, loops := loopPool(t, 1)
+	p.workers[0].capacity = maxOwed + p.cfg.QueueLength + 50
+	for give(p, clk) != nil {
+	}
+	const beyond = 10
+	room := 2*p.cfg.QueueLength + 50
+	results := make(chan error, room+beyond)
+	for range room + beyond {
+		go func() {
+			_, err := p.Lease(t.Context(), Normal)
+			results <- err
+		}()
+	}
+	for range beyond {
+		if err := <-results; !errors.Is(err, ErrQueueFull) {
+			t.Errorf("one too many: %v", err)
+		}
+	}
+	for n := 0; n < room-p.cfg.QueueLength; {
+		loops[0].turns(clk.now())
+		for range min(maxOwed, room-p.cfg.QueueLength-n) {
+			if err := <-results; err != nil {
+				t.Errorf("one that there is room for: %v", err)
+			}
+			n++
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.queue.fail(ErrClosed)
 }
 
 // The owner looks after a request that is sent long after it got its lease, however

@@ -45,6 +45,9 @@ func (p *Pool) Lease(ctx context.Context, priority Priority) (*Lease, error) {
 		p.mu.Unlock()
 		return nil, err
 	}
+	if p.queue.len() >= p.queue.max {
+		p.queue.beyond = p.unturned()
+	}
 	waiter, err := p.queue.join(ctx, priority)
 	if err == nil && p.queue.len() == 1 && p.target < p.max {
 		p.poke() // to see whether to grow

@@ -12,7 +12,8 @@ import (
 // takes that lock itself.
 type waitQueue[T any] struct {
 	name    string
-	max     int           // waiters of low and normal priority
+	max     int           // waiters of low and normal priority,
+	beyond  int           // and so many more, for whom there is a place already
 	timeout time.Duration // of each one's wait
 	clk     clock
 	mu      *sync.Mutex // the owner's
@@ -128,7 +129,7 @@ func (q *waitQueue[T]) room(priority Priority, now time.Time) bool {
 		return true
 	case priority == High:
 		return q.line(High).count < highPlaces
-	case low.count+normal.count < q.max:
+	case low.count+normal.count < q.max+q.beyond:
 		return true
 	case priority == Normal && low.back != nil:
 		q.stats.Full++

@@ -117,6 +117,7 @@ func noted(t testing.TB, dir, name string, n int) {
 // loop turns: those that wait on it are given back and go elsewhere.
 func TestASGIBesideWhatBlocks(t *testing.T) {
 	g, _ := startASGI(t, "--workers", "4")
+	harness.Eventually(t, 20*time.Second, "four workers ready", func() bool { return strings.Count(g.Stderr(), "worker ready") == 4 })
 	const block = 2 * time.Second
 	over := make(chan struct{})
 	var wg sync.WaitGroup
@@ -417,6 +418,25 @@ func TestASGIBodies(t *testing.T) {
 			t.Errorf("%d %q", r.Status, r.Body)
 		}
 	})
+}
+
+// A burst is not refused while there is room for it, though a worker is given only some
+// requests in one turn of its event loop.
+func TestASGIBurst(t *testing.T) {
+	g, _ := startASGI(t, "--workers", "1", "--queue-length", "10")
+	var wg sync.WaitGroup
+	var refused atomic.Int64
+	for range 400 {
+		wg.Go(func() {
+			if r, err := g.Try("GET", "/wait?0.5", nil); err != nil || r.Status != 200 {
+				refused.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	if n := refused.Load(); n > 0 {
+		t.Errorf("%d of 400 requests failed", n)
+	}
 }
 
 // One worker has as many requests as it is told to, and the rest waits.
