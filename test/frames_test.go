@@ -30,7 +30,7 @@ sites: [{routes: [{path: /, socket: {command: [cat], max: 100, `+settings+`}}]}]
 func TestHostileFrames(t *testing.T) {
 	g := serveCat(t, "max_message: 1m")
 	text := func(first byte, payload string) []byte { return harness.Frame(first, []byte(payload)) }
-	const fin = harness.Fin
+	const fin, continued = harness.Fin, 0
 	length64 := func(n uint64) []byte {
 		return append(binary.BigEndian.AppendUint64([]byte{fin | 1, 0x80 | 127}, n), 1, 2, 3, 4)
 	}
@@ -50,7 +50,7 @@ func TestHostileFrames(t *testing.T) {
 		{"a ping of 126 bytes", text(fin|9, strings.Repeat("x", 126)), 1002},
 		{"a ping in fragments", text(9, "hi"), 1002},
 		{"a close in fragments", text(8, "\x03\xe8"), 1002},
-		{"a continuation of nothing", text(fin|0, "hi"), 1002},
+		{"a continuation of nothing", text(fin|continued, "hi"), 1002},
 		{"a message inside of a message", append(text(1, "a"), text(fin|1, "b")...), 1002},
 		{"a close of one byte", text(fin|8, "\x03"), 1002},
 		{"a close with 1005", text(fin|8, "\x03\xed"), 1002},
@@ -58,7 +58,7 @@ func TestHostileFrames(t *testing.T) {
 		{"a close whose reason is not UTF-8", text(fin|8, "\x03\xe8\xff"), 1007},
 		{"not UTF-8", text(fin|1, "\xff"), 1007},
 		{"not UTF-8, and no end", text(1, "\xff"), 1007},
-		{"half a character", append(text(1, "\xe2"), text(fin|0, "\x82")...), 1007},
+		{"half a character", append(text(1, "\xe2"), text(fin|continued, "\x82")...), 1007},
 		{"a surrogate", text(fin|1, "\xed\xa0\x80"), 1007},
 		{"too large", length64(1<<20 + 1), 1009},
 		{"the largest length", length64(1<<63 - 1), 1009},
@@ -81,9 +81,9 @@ func TestHostileFrames(t *testing.T) {
 	}
 	// What is only odd is served.
 	for name, frames := range map[string][]byte{
-		"a byte a frame":          bytes.Join([][]byte{text(1, "h"), text(0, ""), text(fin|9, "x"), text(fin|10, "y"), text(fin|0, "i")}, nil),
+		"a byte a frame":          bytes.Join([][]byte{text(1, "h"), text(0, ""), text(fin|9, "x"), text(fin|10, "y"), text(fin|continued, "i")}, nil),
 		"a length in 64 bits":     append(binary.BigEndian.AppendUint64([]byte{fin | 1, 0x80 | 127}, 2), 0, 0, 0, 0, 'h', 'i'),
-		"an empty last piece":     append(text(1, "hi"), text(fin|0, "")...),
+		"an empty last piece":     append(text(1, "hi"), text(fin|continued, "")...),
 		"a pong nobody asked for": append(text(fin|10, "pong"), text(fin|1, "hi")...),
 	} {
 		w := g.WebSocket("/")
