@@ -175,8 +175,9 @@ type Pool struct {
 	// Timeout is the longest silence of a worker: from handing it a request
 	// until the response head, and, of a WSGI application, between two
 	// pieces of the body. An ASGI application may keep silent for as long as
-	// it likes once it has sent the head, or accepted the WebSocket. Default:
-	// 30s.
+	// it likes once it has sent the head, or accepted the WebSocket. While a
+	// client is awaited to send more of its body nothing is counted: that has
+	// a limit of its own, BodyTimeout. Default: 30s.
 	Timeout time.Duration `yaml:"timeout"`
 	// GracefulTimeout is how long the requests beside a stuck one may take to
 	// end before their worker is stopped, and a worker to exit that has nothing

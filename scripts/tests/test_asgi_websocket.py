@@ -1,11 +1,14 @@
 """ASGI: websocket scopes, on a real worker process."""
 
 import os
+import random
 import struct
 import tempfile
 import unittest
 
 from gateway import rec
+from gatecrew_worker import _websocket
+from gatecrew_worker._async import AsyncRequest
 from gatecrew_worker._connection import INPUT_WINDOW
 from test_asgi import AsyncWorker, shared, tearDownModule  # noqa: F401
 
@@ -214,6 +217,31 @@ class WebSocket(unittest.TestCase):
             self.accepted("/chat", worker)
             worker.stdin(close(1000))
             self.assertEqual(worker.answer().app_status, 0)
+
+
+class Decoder(unittest.TestCase):
+    def test_cut_anywhere(self):
+        """Messages come out as they went in, wherever their bytes are cut."""
+        chance = random.Random(1)
+        for _ in range(300):
+            wanted = [(chance.choice((TEXT, BINARY)), bytes(chance.choice((0, 1, 4, 5, 6, 300, 70000)))) for _ in range(chance.randrange(6))]
+            data = b"".join(message(*m) for m in wanted)
+            closes = chance.random() < 0.5
+            if closes:
+                data += close(4001, b"over") + message(CLOSE)  # only the first counts
+            request = AsyncRequest(1, 0, rec.WEBSOCKET)
+            socket = _websocket.WebSocket(None, request, None)
+            pos = 0
+            while pos < len(data):
+                size = min(chance.choice((1, 2, 5, 6, 100, 40000)), len(data) - pos) if len(data) < 2000 else chance.randrange(1, 50000)
+                request.input.append(data[pos:pos + size])
+                pos += size
+                if chance.random() < 0.7:
+                    socket._feed()
+            socket._feed()
+            self.assertTrue(list(socket._messages) == wanted)
+            self.assertEqual((socket._close, request.closed), ((4001, "over") if closes else None, closes))
+            self.assertEqual((socket._parts, socket._have), ([], 0))
 
 
 if __name__ == "__main__":
