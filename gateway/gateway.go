@@ -290,6 +290,7 @@ func (g *Gateway) shutdown(server *http.Server, conns *listen.Conns, signals <-c
 	}()
 	began := time.Now()
 	g.sockets.Stop() // those over HTTP/2 would keep Shutdown waiting
+	conns.Stop()
 	if err := server.Shutdown(ctx); err != nil {
 		server.Close() // ends the requests that are left
 		if !hurry {

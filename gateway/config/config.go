@@ -101,7 +101,9 @@ type Limits struct {
 	// response that is ready for it. Default: 60s.
 	WriteTimeout time.Duration `yaml:"write_timeout"`
 	// MaxConnections is how many client connections are open at once; more
-	// of them wait in the kernel's queue. Default: 8192.
+	// of them wait in the kernel's queue. Each address in Listen has one of
+	// them reserved, so that it must be more than there are addresses.
+	// Default: 8192.
 	MaxConnections int `yaml:"max_connections"`
 }
 

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -23,7 +24,8 @@ type Conns struct {
 
 	// quiet are the connections that have sent nothing yet, and since when. It
 	// is asked at every request, so it is a map that needs no lock to say no.
-	quiet sync.Map
+	quiet    sync.Map
+	stopping atomic.Bool
 
 	mu    sync.Mutex
 	conns map[net.Conn]progress
@@ -61,6 +63,10 @@ func (c *Conns) State(conn net.Conn, state http.ConnState) {
 		c.mu.Unlock()
 	case http.StateActive:
 		c.quiet.Delete(conn)
+	case http.StateIdle:
+		if c.stopping.Load() {
+			c.quiet.Store(conn, time.Now().Add(afterLast))
+		}
 	case http.StateHijacked:
 		c.quiet.Delete(conn) // it keeps its place until Release
 	case http.StateClosed:
@@ -80,6 +86,16 @@ func (c *Conns) Release(conn net.Conn) {
 		<-c.places
 	}
 }
+
+// afterLast is how much longer a connection stays open behind its last request
+// while the server stops. HTTP/2 itself closes one a second after it has told the
+// client to go, so that the client gets the end of what was sent.
+const afterLast = 1500 * time.Millisecond
+
+// Stop is to be called before http.Server.Shutdown, which tells the HTTP/2
+// connections of that moment to end, but not one whose handshake ends a moment
+// later. From here on CloseQuiet looks at those behind their last request, too.
+func (c *Conns) Stop() { c.stopping.Store(true) }
 
 // CloseQuiet closes the connections on which no request has come for patience
 // since they were opened. http.Server.Shutdown would wait five seconds for

@@ -563,6 +563,7 @@ func openStill(t *testing.T, o Options) (*rig, func(time.Duration)) {
 func TestPings(t *testing.T) {
 	r, pass := openStill(t, Options{PingInterval: 20 * time.Second, PingTimeout: 10 * time.Second})
 	go r.app.echo()
+	conn := r.hub.all()[0]
 	pass(19 * time.Second)
 	for range 2 {
 		pass(time.Second)
@@ -573,6 +574,9 @@ func TestPings(t *testing.T) {
 		r.send(true, ws.OpPong, "")
 		r.send(true, ws.OpText, "a") // once it is back the pong has been read
 		r.message()
+		for conn.stalled.Load() { // for the application, which has the message
+			time.Sleep(time.Millisecond)
+		}
 		pass(10 * time.Second)
 	}
 	pass(time.Second)
