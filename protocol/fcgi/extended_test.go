@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -366,4 +367,48 @@ func FuzzFiles(f *testing.F) {
 		mustClose(t, "Done", c.Done())
 		noneLeft(t, name)
 	})
+}
+
+// Whoever comes first, Close, File, the end of the request or of the connection:
+// no descriptor is left.
+func TestNoDescriptorIsLeft(t *testing.T) {
+	name := aFile(t)
+	for round := range 50 {
+		c, p := negotiated(t, Options{}, "4", "10")
+		var streams [4]*Stream
+		for i := range streams {
+			streams[i] = mustOpen(t, c, get(nil), nil)
+		}
+		var users sync.WaitGroup
+		for i, s := range streams {
+			users.Go(func() {
+				switch (i + round) % 4 {
+				case 1:
+					if f := s.File(); f != nil {
+						f.Close()
+					}
+				case 2:
+					io.Copy(io.Discard, s)
+					if f := s.File(); f != nil {
+						f.Close()
+					}
+				case 3:
+					c.Close()
+				}
+				s.Close()
+			})
+		}
+		fd, err := syscall.Open(name, syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range streams { // a connection that is closed takes none
+			_, _, _ = p.nc.(*net.UnixConn).WriteMsgUnix(fileRecord(s.id, 0, 5), syscall.UnixRights(fd), nil)
+			_, _ = p.nc.Write(raw(typeEndRequest, s.id, make([]byte, endSize)))
+		}
+		syscall.Close(fd)
+		c.Close()
+		users.Wait()
+	}
+	noneLeft(t, name)
 }
