@@ -14,7 +14,7 @@ type eventLoop struct {
 	// sent and begun count BEGIN_REQUEST records, modulo 2^32: those sent and
 	// those that the worker has looked at.
 	sent, begun atomic.Uint32
-	since       atomic.Int64 // ns after epoch: since when the difference has stood still
+	since       atomic.Int64           // ns after epoch: since when the difference has stood still
 	told        atomic.Pointer[func()] // OnBegun's
 	owes        atomic.Pointer[func()] // OnOwed's
 }
