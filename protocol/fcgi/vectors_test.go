@@ -308,24 +308,34 @@ func FuzzPairs(f *testing.F) {
 }
 
 // FuzzConn lets an application say anything. Whatever it is, every Read
-// returns, every request ends exactly once, and the connection dies with it.
+// returns, every request ends exactly once, and the connection dies with it. kind
+// is what the application is: 0 foreign, 1 a worker of our own, otherwise one with
+// an event loop, whose last request is a WebSocket.
 func FuzzConn(f *testing.F) {
 	for _, file := range []string{"answers.hex", "records.hex"} {
 		for _, v := range vectors(f, file) {
-			f.Add(v.bytes, true)
-			f.Add(v.bytes, false)
+			for kind := range uint8(3) {
+				f.Add(v.bytes, kind)
+			}
 		}
 	}
-	f.Add(append(raw(typeCredit, 1, []byte{0, 0, 0, 9}), raw(typeEndRequest, 1, make([]byte, 8))...), true)
-	f.Fuzz(func(t *testing.T, b []byte, multiplexed bool) {
+	f.Add(append(raw(typeCredit, 1, []byte{0, 0, 0, 9}), raw(typeEndRequest, 1, make([]byte, 8))...), uint8(1))
+	f.Add(append(raw(typeBegun, 0, []byte{0, 0, 0, 2}), append(raw(typeStdout, 3, []byte("Status: 101\r\n\r\n\x01\x00\x00\x00\x01x")), raw(typeCredit, 3, []byte{0, 0, 0, 9})...)...), uint8(2))
+	f.Add(append(raw(typeBegun, 0, []byte{0, 0, 0, 3}), raw(typeBegun, 0, []byte{0, 0, 0, 2})...), uint8(2))
+	f.Fuzz(func(t *testing.T, b []byte, kind uint8) {
 		var c *Conn
 		var p *peer
 		open := 1
-		if multiplexed {
+		switch kind {
+		case 0:
+			c, p = foreign(t, Options{Window: 4096})
+		case 1:
 			c, p = negotiated(t, Options{Window: 4096}, "3", "64")
 			open = 3
-		} else {
-			c, p = foreign(t, Options{Window: 4096})
+		default:
+			c, p = async(t, Options{Window: 4096}, "64")
+			c.OnBegun(func() { c.Owed() })
+			open = 3
 		}
 		var reads sync.WaitGroup
 		var ended sync.WaitGroup
@@ -334,6 +344,10 @@ func FuzzConn(f *testing.F) {
 			req := get(nil)
 			if i == 0 {
 				req.Stdin = io.LimitReader(endless{}, 1000)
+			}
+			socket := kind > 1 && i == open-1
+			if socket {
+				req.Role = protocol.WebSocket
 			}
 			req.Stderr = io.Discard
 			s, err := c.Open(req, ended.Done) // panics when called twice
@@ -344,6 +358,16 @@ func FuzzConn(f *testing.F) {
 				defer s.Close()
 				io.Copy(io.Discard, s)
 			})
+			if socket {
+				reads.Go(func() {
+					for n, err := 0, error(nil); err == nil; n++ {
+						_, err = s.Write(append(protocol.AppendMessage(nil, 1, 4), "fuzz"...))
+						if n == 100 {
+							s.WriteClose(1000, "")
+						}
+					}
+				})
+			}
 		}
 		go io.Copy(io.Discard, p.nc)
 		p.nc.Write(b)
