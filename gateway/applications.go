@@ -197,7 +197,7 @@ func (a *applications) socket(name string, c *config.Socket) (*backend.Socket, e
 			Confinement: confined, Cgroup: a.cgroup("route", name, c.Cgroup),
 		},
 		Framing: framings[c.Framing], MaxOutput: int(c.MaxOutput), Subprotocols: c.Subprotocols,
-		MaxAge: c.MaxAge, IdleTimeout: c.IdleTimeout, CloseTimeout: c.CloseTimeout, Log: a.log,
+		CloseTimeout: c.CloseTimeout, Log: a.log,
 	}, nil
 }
 

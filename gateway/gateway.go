@@ -82,7 +82,7 @@ func New(cfg *config.Config, o Options) (*Gateway, error) {
 		WriteTimeout: cfg.Limits.WriteTimeout,
 		HeaderFields: cfg.Limits.HeaderFields,
 	}
-	g.sockets = websocket.NewHub(cfg.Limits.WriteTimeout)
+	g.sockets = websocket.NewHub(cfg.Limits.WriteTimeout, int64(cfg.Limits.WebSocketMemory))
 	hc.Sockets = g.sockets
 	hc.Released = func(conn net.Conn) { g.conns.Release(conn) }
 	if cfg.Log.Access != "off" {

@@ -88,7 +88,7 @@ func newRoute(c *config.Route, pool *config.Pool, apps *applications) (*site.Rou
 // webSocket is how a route keeps WebSocket connections.
 func webSocket(c *config.WebSocket) *websocket.Options {
 	o := &websocket.Options{MaxMessage: int64(c.MaxMessage), PingInterval: c.PingInterval, PingTimeout: c.PingTimeout,
-		Compression: c.Compression}
+		MaxAge: c.MaxAge, IdleTimeout: c.IdleTimeout, Compression: c.Compression}
 	if !slices.Contains(c.Origins, "*") {
 		o.Origins = c.Origins
 	}

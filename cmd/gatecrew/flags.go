@@ -103,6 +103,7 @@ var flagGroups = []flagGroup{
 		{name: "ws-max-message", value: "SIZE", usage: "largest message of a client (default: 16m)", keys: []string{"pool.websocket.max_message", "socket.max_message"}},
 		{name: "ws-ping-interval", value: "TIME", usage: "how often a client is pinged, 0 never (default: 20s)", keys: []string{"pool.websocket.ping_interval", "socket.ping_interval"}},
 		{name: "ws-ping-timeout", value: "TIME", usage: "time for it to answer (default: 20s)", keys: []string{"pool.websocket.ping_timeout", "socket.ping_timeout"}},
+		{name: "ws-idle-timeout", value: "TIME", usage: "time without a message after which a socket is closed (default: 0, none)", keys: []string{"pool.websocket.idle_timeout", "socket.idle_timeout"}},
 		{name: "ws-framing", value: "lines|binary|stream", usage: "how a program tells messages apart (default: lines)", keys: []string{"socket.framing"}},
 		{name: "ws-subprotocol", value: "NAME...", usage: "subprotocol that a program speaks", keys: []string{"socket.subprotocols"}},
 		{name: "ws-no-compression", usage: "send and take no compressed messages", keys: []string{"pool.websocket.compression", "socket.compression"}, sets: "false"},

@@ -30,9 +30,6 @@ type Socket struct {
 	// Subprotocols are those that the program speaks. The client's first of
 	// them is chosen, and told to the program as WEBSOCKET_PROTOCOL.
 	Subprotocols []string
-	// MaxAge is how long a socket may last, IdleTimeout how long it may be
-	// without a message in either direction; 0 means no limit.
-	MaxAge, IdleTimeout time.Duration
 	// CloseTimeout is how long the program may take to end by itself when its
 	// standard input has ended, before it gets TERM.
 	CloseTimeout time.Duration
@@ -67,7 +64,6 @@ func (b *Socket) Open(ctx context.Context, req *protocol.Request) (protocol.Exch
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.term = newTerm(b.MaxAge, b.IdleTimeout, func(reason string) { s.conclude(statusGoingAway, reason) })
 	s.forget = context.AfterFunc(ctx, func() { _ = s.Close() })
 	return s, nil
 }
@@ -85,7 +81,6 @@ func (b *Socket) subprotocol(offered string) string {
 // Status codes of RFC 6455, section 7.4.1.
 const (
 	statusNormal      = 1000
-	statusGoingAway   = 1001
 	statusUnsupported = 1003
 	statusFailed      = 1011
 )
@@ -99,7 +94,6 @@ type programSocket struct {
 	process      *procpool.Process
 	log          *zap.Logger
 	closeTimeout time.Duration
-	term         *term
 	forget       func() bool // the context's end
 
 	// reading is held by whoever reads the standard output. It covers what
@@ -144,7 +138,6 @@ func (s *programSocket) Read(p []byte) (int, error) {
 			return 0, &protocol.Error{Kind: protocol.ClientGone, Err: os.ErrClosed}
 		}
 		if n := s.output.Read(p); n > 0 {
-			s.term.touch()
 			return n, nil
 		}
 		if s.over != nil {
@@ -243,7 +236,6 @@ func (s *programSocket) Wait() {
 // is nothing special, as long as it keeps its standard input open: then it makes
 // the client wait.
 func (s *programSocket) Write(p []byte) (int, error) {
-	s.term.touch()
 	piece := pieces.Get().(*[32 << 10]byte)
 	defer pieces.Put(piece)
 	for rest := p; len(rest) > 0 && !s.deaf; {
@@ -316,7 +308,6 @@ func (s *programSocket) Close() error {
 	}
 	s.closed = true
 	s.forget()
-	s.term.stop()
 	select {
 	case <-s.stopping:
 	default:

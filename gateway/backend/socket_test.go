@@ -12,7 +12,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"go.uber.org/zap"
@@ -336,40 +335,4 @@ func TestSocketIsRefused(t *testing.T) {
 	if _, err := b.Open(t.Context(), &protocol.Request{Role: protocol.WebSocket}); protocol.KindOf(err) != protocol.Unavailable {
 		t.Errorf("a program that there is not: %v", err)
 	}
-}
-
-func TestSocketLastsSoLong(t *testing.T) {
-	b := program(t, "echo a; exec cat", stdio.Lines)
-	b.MaxAge = 100 * time.Millisecond
-	c := connect(t, b)
-	c.expect(protocol.Text, "a")
-	c.closed(1001, "it has lasted for 100ms")
-}
-
-func TestTerm(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		ends := make(chan string, 3)
-		began := time.Now()
-		x := newTerm(10*time.Second, 3*time.Second, func(reason string) {
-			ends <- time.Since(began).String() + ": " + reason
-		})
-		time.Sleep(2 * time.Second)
-		x.touch()
-		time.Sleep(2 * time.Second)
-		x.touch()
-		time.Sleep(20 * time.Second)
-		for _, want := range []string{"7s: nothing was said for 3s", "10s: it has lasted for 10s"} {
-			if got := <-ends; got != want {
-				t.Errorf("%q, want %q", got, want)
-			}
-		}
-		if len(ends) > 0 {
-			t.Errorf("then %q", <-ends)
-		}
-		x = newTerm(time.Second, time.Second, func(string) { t.Error("ended although it was given up") })
-		x.stop()
-		x = newTerm(0, 0, func(string) { t.Error("ended without a limit") })
-		x.touch()
-		time.Sleep(time.Hour)
-	})
 }

@@ -172,6 +172,7 @@ func (c *checker) limits() {
 	c.positive("limits.idle_timeout", int64(l.IdleTimeout))
 	c.positive("limits.write_timeout", int64(l.WriteTimeout))
 	c.positive("limits.max_connections", int64(l.MaxConnections))
+	c.positive("limits.websocket_memory", int64(l.WebSocketMemory))
 	if l.SpoolDir == "" {
 		l.SpoolDir = os.TempDir()
 	}

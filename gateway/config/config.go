@@ -105,6 +105,12 @@ type Limits struct {
 	// them reserved, so that it must be more than there are addresses.
 	// Default: 8192.
 	MaxConnections int `yaml:"max_connections"`
+	// WebSocketMemory is how much the messages of all WebSocket clients may
+	// hold together that have not arrived as a whole, or that their
+	// application has not taken; a message that would need more closes its
+	// connection with 1013. Those that come in one packet don't count.
+	// Default: 512m.
+	WebSocketMemory Size `yaml:"websocket_memory"`
 }
 
 // HTTP2 bounds what one HTTP/2 connection can take. The limits that it shares

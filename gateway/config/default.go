@@ -23,6 +23,8 @@ func Default() *Config {
 			IdleTimeout:    75 * time.Second,
 			WriteTimeout:   60 * time.Second,
 			MaxConnections: 8192,
+
+			WebSocketMemory: 512 << 20,
 		},
 		HTTP2:           HTTP2{MaxConcurrentStreams: 128},
 		GracefulTimeout: 30 * time.Second,

@@ -42,12 +42,6 @@ type Socket struct {
 	Chdir string `yaml:"chdir,omitempty"`
 	// Max is how many processes of the route run at once. Default: 64.
 	Max int `yaml:"max"`
-	// MaxAge is how long a socket may last, then it is closed with 1001.
-	// Default: 0, no limit.
-	MaxAge time.Duration `yaml:"max_age"`
-	// IdleTimeout is how long a socket may be without a message in either
-	// direction, then it is closed with 1001. Default: 0, no limit.
-	IdleTimeout time.Duration `yaml:"idle_timeout"`
 	// CloseTimeout is how long a program may take to end by itself once its
 	// standard input has ended, because the client is gone; then it gets
 	// TERM, with all that it started. Default: 1s.
@@ -122,10 +116,8 @@ func (c *checker) socket(at string, s *Socket) {
 		}
 	}
 	c.positive(at+".max", int64(s.Max))
-	for key, d := range map[string]time.Duration{".max_age": s.MaxAge, ".idle_timeout": s.IdleTimeout, ".close_timeout": s.CloseTimeout} {
-		if d < 0 {
-			c.fault(at+key, "the time is less than zero", "")
-		}
+	if s.CloseTimeout < 0 {
+		c.fault(at+".close_timeout", "the time is less than zero", "")
 	}
 	c.positive(at+".stop_timeout", int64(s.StopTimeout))
 	c.websocket(at, &s.WebSocket)

@@ -20,6 +20,13 @@ type WebSocket struct {
 	// PingTimeout is how long the client may take to answer; then its
 	// connection is closed with 1011. 0 waits for ever. Default: 20s.
 	PingTimeout time.Duration `yaml:"ping_timeout"`
+	// MaxAge is how long a connection may last, then it is closed with 1001.
+	// Default: 0, no limit.
+	MaxAge time.Duration `yaml:"max_age"`
+	// IdleTimeout is how long a connection may be without a message in either
+	// direction, pings aside; then it is closed with 1001. Default: 0, no
+	// limit.
+	IdleTimeout time.Duration `yaml:"idle_timeout"`
 	// Compression compresses messages for clients that offer it, RFC 7692:
 	// each by itself, so that a connection needs no memory for it. Default:
 	// true.
@@ -47,8 +54,13 @@ func (c *checker) websocket(at string, w *WebSocket) {
 	if w.MaxMessage > maxMessage {
 		c.fault(at+".max_message", fmt.Sprintf("%v is more than a message can have", w.MaxMessage), "write less than 4g")
 	}
-	if w.PingInterval < 0 || w.PingTimeout < 0 {
-		c.fault(at, "a time is less than zero", "")
+	for key, d := range map[string]time.Duration{".ping_interval": w.PingInterval, ".ping_timeout": w.PingTimeout, ".max_age": w.MaxAge, ".idle_timeout": w.IdleTimeout} {
+		if d < 0 {
+			c.fault(at+key, "the time is less than zero", "")
+		}
+	}
+	if most := c.cfg.Limits.WebSocketMemory; w.MaxMessage > most && most > 0 {
+		c.fault(at+".max_message", fmt.Sprintf("%v is more than limits.websocket_memory, %v, so that no such message can ever come", w.MaxMessage, most), "raise limits.websocket_memory")
 	}
 	if c.written(at+".ping_timeout") && w.PingTimeout > 0 && w.PingInterval == 0 {
 		c.fault(at+".ping_timeout", "it does nothing without ping_interval", "leave it out")

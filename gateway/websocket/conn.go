@@ -38,6 +38,7 @@ type Conn struct {
 
 	writing atomic.Int64 // when the write in progress began, by the hub's clock; 0 = none
 	heard   atomic.Int64 // when the client last sent something
+	spoken  atomic.Int64 // when there last was a part of a message, in either direction
 	stalled atomic.Bool  // receive waits for the application
 	sent    atomic.Int64
 
@@ -58,9 +59,9 @@ type Conn struct {
 	gone    bool // no deadline may be set any more
 
 	// Guarded by hub.mu.
-	previous, next *Conn
-	lastPing       int64
-	pinged         bool
+	previous, next   *Conn
+	opened, lastPing int64
+	pinged           bool
 }
 
 // Result is how a connection ended.
@@ -105,6 +106,7 @@ func (h *Hub) Serve(w http.ResponseWriter, r *http.Request, header http.Header, 
 	conn := &Conn{hub: h, app: c.App, options: c.Options, bits: c.Handshake.bits, begun: c.Begun, begunErr: c.Err, ended: c.Ended,
 		giving: make(chan struct{}, 1)}
 	var err error
+	h.enter()
 	if r.ProtoMajor == 1 {
 		var t *upgraded
 		if t, err = takeOver(w, header); t != nil {
@@ -121,6 +123,7 @@ func (h *Hub) Serve(w http.ResponseWriter, r *http.Request, header http.Header, 
 		_ = c.App.Close()
 		conn.result.Code, conn.result.Client, conn.result.Err = codeAbnormal, true, err
 		c.Ended(conn.result)
+		h.leave()
 	case r.ProtoMajor == 1:
 		go conn.run()
 	default:
@@ -130,8 +133,7 @@ func (h *Hub) Serve(w http.ResponseWriter, r *http.Request, header http.Header, 
 
 // run carries messages until the end.
 func (c *Conn) run() {
-	member := c.hub.add(c)
-	if !member {
+	if !c.hub.add(c) {
 		c.Shut(codeGoingAway, goingAway)
 	}
 	if d, ok := c.app.(interface{ OnDrain(func()) }); ok {
@@ -143,11 +145,10 @@ func (c *Conn) run() {
 		c.deliver()
 	}()
 	c.finish(c.receive(), delivered)
-	if member {
-		c.hub.remove(c)
-	}
+	c.hub.remove(c)
 	c.result.Sent = c.sent.Load()
-	c.ended(c.result)
+	c.ended(c.result) // which has its line in the log before the gateway ends
+	c.hub.leave()
 }
 
 // finish ends the connection after receive has: the application is told, the
@@ -160,6 +161,9 @@ func (c *Conn) finish(end closeError, delivered <-chan struct{}) {
 	}
 	c.mu.Unlock()
 	c.setWriteDeadline(time.Now().Add(closeTimeout)) // also for a write in progress
+	if end.answerable {
+		time.Sleep(answerTime)
+	}
 	switch {
 	case end.frame && end.code == codeNoStatus:
 		_ = c.sendClose(nil)
@@ -182,6 +186,11 @@ func (c *Conn) finish(end closeError, delivered <-chan struct{}) {
 	c.over = true // a ping may still be on its way
 	c.sendMu.Unlock()
 }
+
+// answerTime is how long the application has for what came just before a frame
+// that breaks the rules: what it has to say to that is sent before the close
+// frame, as if the two had not come together.
+const answerTime = 100 * time.Millisecond
 
 // maxDiscarded is how much is read of a client that was told to stop sending.
 const maxDiscarded = 1 << 20
@@ -357,6 +366,8 @@ type closeError struct {
 	reason string
 	frame  bool  // by a close frame
 	err    error // what was wrong with it, or with the network
+	// answerable is true when the application has just been given a message.
+	answerable bool
 }
 
 // answer is the reason that a close frame of this side has.

@@ -69,29 +69,39 @@ func compress(dst *bytes.Buffer, p []byte, bits int, last bool) error {
 
 var decompressors = sync.Pool{New: func() any { return flate.NewReader(nil) }}
 
-// decompress appends the content of a compressed message to dst, which then has
-// at most limit bytes more; errTooLarge otherwise.
-func decompress(dst, p []byte, limit int64) ([]byte, error) {
+// errNotHeld means that decompress was given no memory.
+var errNotHeld = errors.New("websocket: there is no memory for the message")
+
+// decompress returns the content of a compressed message behind so many bytes
+// that are left free. It has at most limit bytes; errTooLarge otherwise. hold
+// says whether there is leave for n bytes more of memory.
+func decompress(free int, p []byte, limit int64, hold func(n int) bool) ([]byte, error) {
 	r := decompressors.Get().(io.ReadCloser)
 	defer decompressors.Put(r)
 	source := io.MultiReader(bytes.NewReader(p), bytes.NewReader(readTail))
 	if err := r.(flate.Resetter).Reset(source, nil); err != nil {
 		return nil, err
 	}
-	begin := len(dst)
+	most := free + int(limit) + 1 // the one more shows that it is too large
+	var plain []byte
 	for {
-		if len(dst) == cap(dst) {
-			dst = append(dst, make([]byte, max(4<<10, min(len(dst), 1<<20)))...)[:len(dst)]
+		if len(plain) == cap(plain) {
+			size := min(free+max(2*len(plain), 4*len(p), 512), most)
+			if !hold(size - cap(plain)) {
+				return nil, errNotHeld
+			}
+			grown := make([]byte, max(len(plain), free), size)
+			copy(grown, plain)
+			plain = grown
 		}
-		n, err := r.Read(dst[len(dst):cap(dst)])
-		dst = dst[:len(dst)+n]
-		if int64(len(dst)-begin) > limit {
+		n, err := r.Read(plain[len(plain):cap(plain)])
+		plain = plain[:len(plain)+n]
+		switch {
+		case len(plain) == most:
 			return nil, errTooLarge
-		}
-		if err == io.EOF {
-			return dst, nil
-		}
-		if err != nil {
+		case err == io.EOF:
+			return plain, nil
+		case err != nil:
 			return nil, err
 		}
 	}

@@ -285,6 +285,7 @@ func (w *headerWriter) Write(p []byte) (int, error) {
 // toClient sends frames. When the client can't be written to, receive is told
 // to end: its own reads may well go on.
 func (c *Conn) toClient(frames []byte) error {
+	c.spoken.Store(c.hub.clock.Load())
 	err := c.send(frames)
 	if err != nil && err != errClosed {
 		c.cut()

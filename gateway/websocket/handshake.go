@@ -25,6 +25,10 @@ type Options struct {
 	// PingInterval is how often a client is pinged, 0 never; PingTimeout is
 	// how long it may be silent after a ping, 0 for ever.
 	PingInterval, PingTimeout time.Duration
+	// MaxAge is how long a connection may last, IdleTimeout how long it may
+	// be without a message in either direction, 0 for ever. It is closed with
+	// 1001 then.
+	MaxAge, IdleTimeout time.Duration
 	// Compression takes and sends compressed messages where the client offers
 	// that, RFC 7692.
 	Compression bool

@@ -19,6 +19,7 @@ const (
 	codeTooLarge       = 1009
 	codeInternalError  = 1011
 	codeServiceRestart = 1012
+	codeTryAgainLater  = 1013
 )
 
 const goingAway = "the server stops" // the reason of codeGoingAway
@@ -34,6 +35,8 @@ type Hub struct {
 	// writeTimeout is how long a client may take for one frame, of at most
 	// 64 KiB.
 	writeTimeout time.Duration
+	// memory is how much clients' messages may still hold together.
+	memory atomic.Int64
 
 	// clock is the time of the last round, in ns since began, never 0.
 	clock atomic.Int64
@@ -42,33 +45,51 @@ type Hub struct {
 	ring     Conn // its next is the oldest
 	open     int
 	stopping bool
-	gone     chan struct{} // closed when the last one has gone after Stop
+	gone     chan struct{} // closed when the last one has gone; nil while nobody waits
 	interval time.Duration // between two rounds
 	afoot    bool
 	began    time.Time
 }
 
-// NewHub makes a Hub without connections. writeTimeout is more than zero.
-func NewHub(writeTimeout time.Duration) *Hub {
-	h := &Hub{writeTimeout: writeTimeout, gone: make(chan struct{}), interval: time.Second, began: time.Now()}
+// NewHub makes a Hub without connections. writeTimeout is more than zero. memory
+// is how many bytes all clients' messages may hold together that are not whole,
+// or not taken by their applications; a message that needs more closes its
+// connection with 1013. What comes in one packet of a few KiB doesn't count.
+func NewHub(writeTimeout time.Duration, memory int64) *Hub {
+	h := &Hub{writeTimeout: writeTimeout, interval: time.Second, began: time.Now()}
 	h.ring.next, h.ring.previous = &h.ring, &h.ring
 	h.clock.Store(1)
+	h.memory.Store(memory)
 	return h
 }
 
-// add takes a connection in; false when the hub is stopping.
+// enter counts a connection that is about to be: from before it is taken over
+// from net/http, which then no longer waits for it. Leave is due once it has
+// gone.
+func (h *Hub) enter() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.open++
+}
+
+func (h *Hub) leave() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.open--; h.open == 0 && h.gone != nil {
+		close(h.gone)
+		h.gone = nil
+	}
+}
+
+// add takes in a connection that has entered. The result is false when the hub
+// is stopping.
 func (h *Hub) add(c *Conn) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.stopping {
-		return false
-	}
-	h.open++
-	c.lastPing = h.clock.Load()
 	last := h.ring.previous
 	c.previous, c.next = last, &h.ring
 	last.next, h.ring.previous = c, c
-	for _, d := range []time.Duration{c.options.PingInterval, c.options.PingTimeout, h.writeTimeout} {
+	for _, d := range []time.Duration{c.options.PingInterval, c.options.PingTimeout, c.options.IdleTimeout, c.options.MaxAge, h.writeTimeout} {
 		if d > 0 { // an eighth is how late something may be noticed
 			h.interval = max(min(h.interval, d/8), time.Millisecond)
 		}
@@ -76,10 +97,12 @@ func (h *Hub) add(c *Conn) bool {
 	if !h.afoot {
 		h.afoot = true
 		h.clock.Store(max(1, int64(time.Since(h.began))))
-		c.lastPing = h.clock.Load()
 		go h.walk()
 	}
-	return true
+	c.opened = h.clock.Load()
+	c.lastPing = c.opened
+	c.spoken.Store(c.opened)
+	return !h.stopping
 }
 
 func (h *Hub) remove(c *Conn) {
@@ -87,9 +110,6 @@ func (h *Hub) remove(c *Conn) {
 	defer h.mu.Unlock()
 	c.previous.next, c.next.previous = c.next, c.previous
 	c.previous, c.next = nil, nil
-	if h.open--; h.open == 0 && h.stopping {
-		close(h.gone)
-	}
 }
 
 // walk makes rounds until there is no connection.
@@ -115,12 +135,19 @@ func (h *Hub) round(now int64) {
 	h.clock.Store(now)
 	for c := h.ring.next; c != &h.ring; c = c.next {
 		since := func(then int64) time.Duration { return time.Duration(now - then) }
-		if w := c.writing.Load(); w != 0 && since(w) > h.writeTimeout {
-			go c.abandon("it takes nothing")
-			continue
-		}
+		writing := c.writing.Load()
 		interval, timeout := c.options.PingInterval, c.options.PingTimeout
 		switch {
+		case writing != 0 && since(writing) > h.writeTimeout:
+			go c.abandon("it takes nothing")
+		case c.options.MaxAge > 0 && since(c.opened) >= c.options.MaxAge:
+			go c.Shut(codeGoingAway, "it has lasted for "+c.options.MaxAge.String())
+		case writing != 0:
+			// A ping, and its answer, would wait behind what the client is still
+			// to take: a slow one is not a silent one.
+			c.lastPing, c.pinged = now, false
+		case c.options.IdleTimeout > 0 && since(c.spoken.Load()) >= c.options.IdleTimeout:
+			go c.Shut(codeGoingAway, "nothing was said for "+c.options.IdleTimeout.String())
 		case interval == 0:
 		case c.stalled.Load():
 			// It is the application that keeps the client's answer from being
@@ -152,25 +179,31 @@ func (h *Hub) all() []*Conn {
 	return conns
 }
 
-// Stop closes all connections with 1001, going away, and lets no other in.
+// Stop closes all connections with 1001, going away, and those that are still
+// to come.
 func (h *Hub) Stop() {
 	h.mu.Lock()
-	again := h.stopping
 	h.stopping = true
-	if h.open == 0 && !again {
-		close(h.gone)
-	}
 	h.mu.Unlock()
 	for _, c := range h.all() {
 		go c.Shut(codeGoingAway, goingAway)
 	}
 }
 
-// Wait waits, after Stop, until the last connection has gone. When ctx ends the
-// others are cut off; the result is how many.
+// Wait waits, after Stop and the end of the last handler, until the last
+// connection has gone. When ctx ends the others are cut off; the result is how
+// many.
 func (h *Hub) Wait(ctx context.Context) (cut int) {
+	h.mu.Lock()
+	if h.open == 0 {
+		h.mu.Unlock()
+		return 0
+	}
+	gone := make(chan struct{})
+	h.gone = gone
+	h.mu.Unlock()
 	select {
-	case <-h.gone:
+	case <-gone:
 		return 0
 	case <-ctx.Done():
 	}
@@ -178,6 +211,6 @@ func (h *Hub) Wait(ctx context.Context) (cut int) {
 	for _, c := range conns {
 		go c.abandon("the server stops at once")
 	}
-	<-h.gone
+	<-gone
 	return len(conns)
 }

@@ -42,12 +42,15 @@ type receiver struct {
 	*Conn
 	in      *inbox
 	message message
+	given   bool  // the application has a message
+	held    int64 // bytes of the hub's memory
 }
 
 // receive carries what the client sends until it has closed, or broken the
 // rules, or gone.
 func (c *Conn) receive() closeError {
 	r := receiver{Conn: c}
+	defer r.free()
 	for {
 		// A silent connection has no buffer but this one.
 		n, err := c.transport.Read(c.first[:])
@@ -60,7 +63,9 @@ func (c *Conn) receive() closeError {
 			inboxes.Put(r.in)
 			r.in = nil
 			if end != nil {
-				return *end
+				how := *end
+				how.answerable = r.given && !end.frame && end.code != codeAbnormal
+				return how
 			}
 		}
 		if err != nil {
@@ -189,6 +194,7 @@ func (r *receiver) data(h ws.Header) *closeError {
 	}
 	if h.Fin {
 		*m = message{}
+		r.free()
 	}
 	return end
 }
@@ -217,29 +223,30 @@ const notText = "a text that is not UTF-8"
 func (r *receiver) collect(h ws.Header) *closeError {
 	m := &r.message
 	if m.content == nil {
-		m.content = make([]byte, protocol.MessageHeader, protocol.MessageHeader+min(h.Length, inboxSize))
+		if end := r.grow(min(int(h.Length), inboxSize)); end != nil {
+			return end
+		}
 	}
 	for done := 0; done < int(h.Length); {
 		left := int(h.Length) - done
 		begin := len(m.content)
-		if in := r.in; in.r < in.w {
-			n := min(left, in.w-in.r)
-			m.content = append(m.content, in.buf[in.r:in.r+n]...)
-			in.r += n
-		} else {
-			if len(m.content) == cap(m.content) {
-				grown := make([]byte, len(m.content), len(m.content)+min(left, max(len(m.content), inboxSize)))
-				copy(grown, m.content)
-				m.content = grown
+		if begin == cap(m.content) {
+			if end := r.grow(min(left, max(begin, inboxSize))); end != nil {
+				return end
 			}
-			room := m.content[begin:min(cap(m.content), begin+left)]
-			n, err := r.transport.Read(room)
-			if n == 0 && err != nil {
+		}
+		room := m.content[begin:min(cap(m.content), begin+left)]
+		n := copy(room, r.in.buf[r.in.r:r.in.w])
+		r.in.r += n
+		if n == 0 {
+			var err error
+			if n, err = r.transport.Read(room); n == 0 && err != nil {
 				return lost(err)
 			}
 			r.heard.Store(r.hub.clock.Load())
-			m.content = m.content[:begin+n]
+			r.spoken.Store(r.hub.clock.Load())
 		}
+		m.content = m.content[:begin+n]
 		ws.Cipher(m.content[begin:], h.Mask, done)
 		done += len(m.content) - begin
 		if m.kind == protocol.Text && !m.compressed && !m.valid(false) {
@@ -254,6 +261,35 @@ func (r *receiver) collect(h ws.Header) *closeError {
 	return nil
 }
 
+// grow makes room for n bytes more of the message.
+func (r *receiver) grow(n int) *closeError {
+	m := &r.message
+	size := max(len(m.content), protocol.MessageHeader)
+	if !r.hold(size + n - cap(m.content)) {
+		return errNoMemory
+	}
+	grown := make([]byte, size, size+n)
+	copy(grown, m.content)
+	m.content = grown
+	return nil
+}
+
+// hold takes n bytes of what all messages of clients may hold together, and
+// reports whether they are there. Free gives them back.
+func (r *receiver) hold(n int) bool {
+	r.held += int64(n)
+	return r.hub.memory.Add(int64(-n)) >= 0
+}
+
+func (r *receiver) free() {
+	if r.held != 0 {
+		r.hub.memory.Add(r.held)
+		r.held = 0
+	}
+}
+
+var errNoMemory = violation(codeTryAgainLater, "too much is being sent at the moment")
+
 // whole hands a collected message on.
 func (r *receiver) whole() *closeError {
 	m := &r.message
@@ -261,13 +297,16 @@ func (r *receiver) whole() *closeError {
 		return nil
 	}
 	if m.compressed {
-		plain, err := decompress(make([]byte, protocol.MessageHeader, protocol.MessageHeader+4*len(m.content)), m.content[protocol.MessageHeader:], r.options.MaxMessage)
+		plain, err := decompress(protocol.MessageHeader, m.content[protocol.MessageHeader:], r.options.MaxMessage, r.hold)
 		switch {
 		case err == errTooLarge:
 			return violation(codeTooLarge, "the message is too large")
+		case err == errNotHeld:
+			return errNoMemory
 		case err != nil:
 			return violation(codeInvalidData, "a message that can't be decompressed")
 		}
+		r.hold(-cap(m.content))
 		m.content = plain
 	}
 	if m.kind == protocol.Text && !m.valid(true) {
@@ -303,15 +342,18 @@ func (m *message) valid(whole bool) bool {
 // give gives messages to the application, and waits for it to take them. Once
 // the connection is closing they are dropped; an application that has ended is
 // deliver's affair.
-func (c *Conn) give(p []byte) {
-	c.giving <- struct{}{}
-	defer func() { <-c.giving }()
-	if c.mute.Load() {
+func (r *receiver) give(p []byte) {
+	r.giving <- struct{}{}
+	defer func() { <-r.giving }()
+	if r.mute.Load() {
 		return
 	}
-	c.stalled.Store(true)
-	if _, err := c.app.Write(p); err != nil {
-		c.mute.Store(true)
+	r.given = true
+	r.spoken.Store(r.hub.clock.Load())
+	r.stalled.Store(true)
+	if _, err := r.app.Write(p); err != nil {
+		r.mute.Store(true)
 	}
-	c.stalled.Store(false)
+	r.spoken.Store(r.hub.clock.Load())
+	r.stalled.Store(false)
 }

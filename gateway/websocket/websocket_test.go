@@ -117,10 +117,15 @@ type rig struct {
 
 func open(t *testing.T, o Options, fields ...string) *rig {
 	t.Helper()
+	return openAt(t, NewHub(time.Minute, 64<<20), o, fields...)
+}
+
+func openAt(t *testing.T, hub *Hub, o Options, fields ...string) *rig {
+	t.Helper()
 	if o.MaxMessage == 0 {
 		o.MaxMessage = 1 << 20
 	}
-	r := &rig{t: t, app: newFakeApp(), hub: NewHub(time.Minute), ended: make(chan Result, 1), options: &o}
+	r := &rig{t: t, app: newFakeApp(), hub: hub, ended: make(chan Result, 1), options: &o}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		hello, err := o.Check(req)
 		if err != nil {
@@ -520,7 +525,7 @@ func TestStopAndDrain(t *testing.T) {
 			}
 		}
 	}
-	r := open(t, Options{}) // a client that does not answer
+	r := open(t, Options{}) // a client that does not answer, and has only just come
 	r.hub.Stop()
 	hurry, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -544,11 +549,12 @@ func still(h *Hub) func(time.Duration) {
 
 func openStill(t *testing.T, o Options) (*rig, func(time.Duration)) {
 	var pass func(time.Duration)
-	hub := NewHub(time.Minute)
+	hub := NewHub(time.Minute, 64<<20)
 	pass = still(hub)
 	r := &rig{t: t, app: newFakeApp(), hub: hub, ended: make(chan Result, 1)}
 	o.MaxMessage = 1 << 20
 	client, server := net.Pipe()
+	hub.enter()
 	conn := &Conn{hub: hub, transport: &upgraded{Conn: server}, app: r.app, options: &o, giving: make(chan struct{}, 1),
 		ended: func(e Result) { r.ended <- e }}
 	go conn.run()
@@ -560,27 +566,34 @@ func openStill(t *testing.T, o Options) (*rig, func(time.Duration)) {
 	return r, pass
 }
 
+// settled waits until what was read on either side is known to be written.
+func (c *Conn) settled() {
+	for c.writing.Load() != 0 || c.stalled.Load() {
+		time.Sleep(time.Millisecond)
+	}
+}
+
 func TestPings(t *testing.T) {
 	r, pass := openStill(t, Options{PingInterval: 20 * time.Second, PingTimeout: 10 * time.Second})
-	go r.app.echo()
 	conn := r.hub.all()[0]
+	go r.app.echo()
 	pass(19 * time.Second)
 	for range 2 {
 		pass(time.Second)
 		if h, _ := r.next(); h.OpCode != ws.OpPing {
 			t.Fatalf("%v in place of a ping", h.OpCode)
 		}
+		conn.settled()
 		pass(9 * time.Second)
 		r.send(true, ws.OpPong, "")
 		r.send(true, ws.OpText, "a") // once it is back the pong has been read
 		r.message()
-		for conn.stalled.Load() { // for the application, which has the message
-			time.Sleep(time.Millisecond)
-		}
+		conn.settled()
 		pass(10 * time.Second)
 	}
 	pass(time.Second)
 	r.next()
+	conn.settled()
 	pass(9 * time.Second)
 	pass(time.Second)
 	if h, p := r.next(); h.OpCode != ws.OpClose || string(p) != "\x03\xf3keepalive ping timeout" {
@@ -626,6 +639,132 @@ func TestAClientThatTakesNothing(t *testing.T) {
 	}
 }
 
+// A client that is slow to take what is sent to it can't answer a ping that
+// stands behind it.
+func TestASlowClientIsNotSilent(t *testing.T) {
+	r, pass := openStill(t, Options{PingInterval: 2 * time.Second, PingTimeout: 2 * time.Second})
+	conn := r.hub.all()[0]
+	for range 10 { // frames of which each takes almost too long
+		go r.app.send(protocol.Binary, make([]byte, 1000))
+		for conn.writing.Load() == 0 {
+			time.Sleep(time.Millisecond)
+		}
+		pass(25 * time.Second)
+		pass(25 * time.Second)
+		if _, op, content := r.message(); op != ws.OpBinary || len(content) != 1000 {
+			t.Fatalf("the client gets %v, %d bytes", op, len(content))
+		}
+		conn.settled()
+	}
+	conn.settled()
+	pass(2 * time.Second)
+	if h, _ := r.next(); h.OpCode != ws.OpPing {
+		t.Errorf("%v in place of a ping", h.OpCode)
+	}
+}
+
+func TestIdleAndOld(t *testing.T) {
+	r, pass := openStill(t, Options{IdleTimeout: time.Minute, PingInterval: 50 * time.Second})
+	conn := r.hub.all()[0]
+	go r.app.echo()
+	pass(49 * time.Second)
+	r.send(true, ws.OpText, "a") // counts, and so does what comes back
+	r.message()
+	conn.settled()
+	for range 2 {
+		pass(29 * time.Second)
+	}
+	if h, _ := r.next(); h.OpCode != ws.OpPing {
+		t.Fatalf("%v in place of a ping", h.OpCode)
+	}
+	conn.settled()
+	r.send(true, ws.OpPong, "") // does not
+	pass(2 * time.Second)
+	if h, p := r.next(); h.OpCode != ws.OpClose || string(p) != "\x03\xe9nothing was said for 1m0s" {
+		t.Errorf("%v %q in place of the close frame", h.OpCode, p)
+	}
+	r.send(true, ws.OpClose, "\x03\xe9")
+	if e := r.end(); e.Code != 1001 || e.Client || r.app.told(t) != 1001 {
+		t.Errorf("ended with %+v, the application was told %d", e, r.app.code)
+	}
+
+	r, pass = openStill(t, Options{MaxAge: time.Hour, IdleTimeout: 2 * time.Hour})
+	pass(59 * time.Minute)
+	pass(time.Minute)
+	if h, p := r.next(); h.OpCode != ws.OpClose || string(p) != "\x03\xe9it has lasted for 1h0m0s" {
+		t.Errorf("%v %q in place of the close frame", h.OpCode, p)
+	}
+}
+
+// What came before a frame that breaks the rules is answered, though both came
+// together.
+func TestAnswerBeforeTheViolation(t *testing.T) {
+	for range 20 {
+		r := open(t, Options{})
+		go r.app.echo()
+		_, _ = r.Write(append(frame(true, 0, ws.OpText, []byte("a")), frame(true, 0, 3, nil)...))
+		if _, op, got := r.message(); op != ws.OpText || string(got) != "a" {
+			t.Fatalf("came back as %v %q", op, got)
+		}
+		if code := r.closeCode(); code != 1002 {
+			t.Fatalf("closed with %d", code)
+		}
+		r.Close()
+	}
+}
+
+func TestMemoryOfMessages(t *testing.T) {
+	const deflate = "Sec-WebSocket-Extensions: permessage-deflate"
+	var small, bomb bytes.Buffer
+	_ = compress(&small, make([]byte, 100<<10), maxBits, true)
+	_ = compress(&bomb, make([]byte, 900<<10), maxBits, true)
+	for name, c := range map[string]struct {
+		first, second []byte // of two clients
+		refused       bool
+	}{
+		"two that fit":              {frame(false, 0, ws.OpBinary, make([]byte, 200<<10)), frame(true, 0, ws.OpBinary, make([]byte, 200<<10)), false},
+		"a second that doesn't":     {frame(false, 0, ws.OpBinary, make([]byte, 600<<10)), frame(true, 0, ws.OpBinary, make([]byte, 600<<10)), true},
+		"a promise is nothing":      {frame(true, 0, ws.OpBinary, make([]byte, 1<<20))[:1000], frame(true, 0, ws.OpBinary, make([]byte, 600<<10)), false},
+		"one not taken counts":      {frame(true, 0, ws.OpBinary, make([]byte, 600<<10)), frame(true, 0, ws.OpBinary, make([]byte, 600<<10)), true},
+		"compressed, and it fits":   {frame(false, 0, ws.OpBinary, make([]byte, 600<<10)), frame(true, rsv1, ws.OpBinary, small.Bytes()), false},
+		"compressed, and it grows":  {frame(false, 0, ws.OpBinary, make([]byte, 600<<10)), frame(true, rsv1, ws.OpBinary, bomb.Bytes()), true},
+		"short ones are always let": {frame(false, 0, ws.OpBinary, make([]byte, 1000<<10)), frame(true, 0, ws.OpBinary, make([]byte, 4<<10)), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			hub := NewHub(time.Minute, 1<<20)
+			first := openAt(t, hub, Options{}, deflate)
+			second := openAt(t, hub, Options{Compression: true}, deflate)
+			go first.Write(c.first)
+			// All of it has been read when the hub's memory no longer changes.
+			for before := int64(-1); before != hub.memory.Load(); time.Sleep(50 * time.Millisecond) {
+				before = hub.memory.Load()
+			}
+			go second.app.echo()
+			go second.Write(c.second)
+			if c.refused {
+				if code := second.closeCode(); code != 1013 {
+					t.Errorf("closed with %d", code)
+				}
+				second.Close()
+				if e := second.end(); e.Code != 1013 || e.Client || second.app.told(t) != 1013 {
+					t.Errorf("ended with %+v, the application was told %d", e, second.app.code)
+				}
+			} else {
+				second.message()
+				second.Close()
+				second.end()
+			}
+			first.Close()
+			first.app.Close()
+			first.end()
+			if left := hub.memory.Load(); left != 1<<20 {
+				t.Errorf("of the memory %d bytes are not given back", 1<<20-left)
+			}
+		})
+	}
+}
+
 func FuzzReceive(f *testing.F) {
 	f.Add(frame(true, 0, ws.OpText, []byte("hallo")))
 	f.Add(append(frame(false, rsv1, ws.OpText, []byte{0xca, 0, 0}), frame(true, 0, ws.OpContinuation, nil)...))
@@ -637,7 +776,7 @@ func FuzzReceive(f *testing.F) {
 		client, server := net.Pipe()
 		defer client.Close()
 		go io.Copy(io.Discard, client)
-		c := &Conn{hub: NewHub(time.Minute), transport: &upgraded{Conn: server, early: data}, app: app, bits: maxBits,
+		c := &Conn{hub: NewHub(time.Minute, 64<<20), transport: &upgraded{Conn: server, early: data}, app: app, bits: maxBits,
 			options: &Options{MaxMessage: 1 << 16}, giving: make(chan struct{}, 1)}
 		server.SetReadDeadline(time.Unix(1, 0)) // behind data there is nothing
 		if end := c.receive(); end.code == 0 {
