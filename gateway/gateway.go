@@ -130,6 +130,7 @@ func (g *Gateway) Run() error {
 	g.conns = conns
 	server.ConnState = conns.State
 	g.warnOfDevelopment(listeners)
+	g.warnOfOpenFiles()
 	g.apps.start()
 	if stop, err := g.awaitReady(signals, certificates); stop != nil || err != nil {
 		if stop != nil {

@@ -334,8 +334,8 @@ streams = range(1, 21, 2)
 got = {i: b"" for i in streams}
 status, ended = {}, set()
 for i in streams:
-    c.send_headers(i, [(":method", "CONNECT"), (":protocol", "websocket"), (":scheme", "http"), (":path", "/scope"),
-                       (":authority", "localhost"), ("sec-websocket-version", "13")])
+    c.send_headers(i, [(":method", "CONNECT"), (":protocol", "websocket"), (":scheme", "https" if len(sys.argv) > 2 else "http"), (":path", "/scope"),
+                       (":authority", "a.example"), ("sec-websocket-version", "13")])
 s.sendall(c.data_to_send())
 while len(ended) < 10:
     for e in events():
@@ -352,6 +352,6 @@ while len(ended) < 10:
             assert e.stream_id in ended and e.error_code == 0, e
 for i in streams:
     assert status[i] == b"200", status
-    assert got[i].endswith(b"\x88\x02\x03\xe8") and b"- 2 ws" in got[i], got[i]
+    assert got[i].endswith(b"\x88\x02\x03\xe8") and (b"- 2 wss" if len(sys.argv) > 2 else b"- 2 ws") in got[i], got[i]
 print("as it should be")
 `

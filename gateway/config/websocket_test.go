@@ -22,17 +22,19 @@ func TestWebSocketSettings(t *testing.T) {
 		}
 		return Load(file)
 	}
-	c, err := load("{max_message: 1m, origins: [same, 'HTTPS://Example.org:8443/']}")
+	c, err := load("{max_message: 1m, idle_timeout: 1h, max_age: 24h, origins: [same, 'HTTPS://Example.org:8443/']}")
 	if err != nil {
 		t.Fatal(err)
 	}
 	got := c.Pools["web"].WebSocket
-	if got.MaxMessage != 1<<20 || got.PingInterval != 20*time.Second || !got.Compression ||
+	if got.MaxMessage != 1<<20 || got.PingInterval != 20*time.Second || !got.Compression || got.IdleTimeout != time.Hour || got.MaxAge != 24*time.Hour ||
 		strings.Join(got.Origins, " ") != "same https://example.org:8443" {
 		t.Errorf("read as %+v", got)
 	}
 	for settings, want := range map[string]string{
 		"{max_message: 0}":                          "max_message",
+		"{max_message: 1g}":                         "raise limits.websocket_memory",
+		"{idle_timeout: -1s}":                       "idle_timeout",
 		"{max_message: 4g}":                         "more than a message can have",
 		"{origins: [example.org]}":                  "no origin",
 		"{origins: ['https://example.org/app']}":    "no origin",
