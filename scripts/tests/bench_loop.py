@@ -1,7 +1,8 @@
 """CPU and wall time per request of a worker's loop: python3 bench_loop.py [THREADS|asyncio|uvloop].
 
-The other end is in the same process's child, and as plain as can be, so that
-the figure is the worker's own. Not a test.
+COUNT is how many, and DEPTH how many of them are sent at once; PROFILE=1 adds
+where the time goes. The other end is in the same process's child, and as plain
+as can be, so that the figure is the worker's own. Not a test.
 """
 
 import cProfile
@@ -16,16 +17,16 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from gatecrew_worker import _records as rec
 
-PARAMS = [
-    ("GATEWAY_INTERFACE", "CGI/1.1"), ("SERVER_SOFTWARE", "gatecrew"), ("SERVER_NAME", "example.org"),
-    ("SERVER_PORT", "8000"), ("SERVER_PROTOCOL", "HTTP/1.1"), ("SERVER_ADDR", "127.0.0.1"),
-    ("REMOTE_ADDR", "127.0.0.1"), ("REMOTE_PORT", "50000"), ("REQUEST_METHOD", "GET"),
-    ("REQUEST_SCHEME", "http"), ("REQUEST_URI", "/hello?name=value"), ("QUERY_STRING", "name=value"),
-    ("SCRIPT_NAME", ""), ("PATH_INFO", "/hello"), ("DOCUMENT_ROOT", "/srv"),
-    ("HTTP_HOST", "example.org:8000"), ("HTTP_ACCEPT", "*/*"), ("HTTP_CONNECTION", "keep-alive"),
+PARAMS = [  # of cgi.AppendParams
+    ("GATEWAY_INTERFACE", "CGI/1.1"), ("SERVER_SOFTWARE", "gatecrew"), ("SERVER_PROTOCOL", "HTTP/1.1"),
+    ("REQUEST_METHOD", "GET"), ("REQUEST_URI", "/hello?name=value"), ("QUERY_STRING", "name=value"),
+    ("SCRIPT_NAME", ""), ("PATH_INFO", "/hello"), ("DOCUMENT_URI", "/hello"), ("REDIRECT_STATUS", "200"),
+    ("SERVER_ADDR", "127.0.0.1"), ("SERVER_NAME", "example.org"), ("SERVER_PORT", "8000"), ("REQUEST_SCHEME", "http"),
+    ("REMOTE_ADDR", "127.0.0.1"), ("REMOTE_HOST", "127.0.0.1"), ("REMOTE_PORT", "50000"),
+    ("HTTP_HOST", "example.org:8000"), ("HTTP_ACCEPT", "*/*"),
     ("HTTP_USER_AGENT", "Mozilla/5.0 (X11; Linux x86_64; rv:109.0) Gecko/20100101 Firefox/115.0"),
     ("HTTP_ACCEPT_ENCODING", "gzip, deflate, br"), ("HTTP_ACCEPT_LANGUAGE", "en-US,en;q=0.5"),
-    ("HTTP_COOKIE", "sessionid=0123456789abcdef0123456789abcdef"),
+    ("HTTP_COOKIE", "sessionid=0123456789abcdef0123456789abcdef"), ("UNIQUE_ID", "0123456789abcdef"),
 ]
 
 
@@ -42,15 +43,22 @@ async def asgi_app(scope, receive, send):
     await send({"type": "http.response.body", "body": body})
 
 
-def drive(sock, count):
+def drive(sock, count, depth):
+    """Sends count requests, depth of them at once."""
     block = rec.encode_pairs((n.encode(), v.encode()) for n, v in PARAMS)
-    message = (
-        rec.record(rec.BEGIN_REQUEST, 1, b"\0\1\1\0\0\0\0\0") + rec.record(rec.PARAMS, 1, block)
-        + rec.record(rec.PARAMS, 1) + rec.record(rec.STDIN, 1)
+    asked = rec.encode_pairs([(b"GATECREW_FLOW", b"1"), (b"GATECREW_WINDOW", b"131072")])
+    sock.sendall(rec.record(rec.GET_VALUES, 0, asked))
+    sock.recv(65536)
+    message = b"".join(
+        rec.record(rec.BEGIN_REQUEST, i, b"\0\1\1\0\0\0\0\0") + rec.record(rec.PARAMS, i, block)
+        + rec.record(rec.PARAMS, i) + rec.record(rec.STDIN, i)
+        for i in range(1, depth + 1)
     )
-    for _ in range(count):
+    for _ in range(count // depth):
         sock.sendall(message)
-        sock.recv(65536)
+        answers = b""
+        while answers.count(b"\1\3") < depth:  # END_REQUEST
+            answers += sock.recv(65536)
     sock.shutdown(socket.SHUT_WR)
 
 
@@ -69,11 +77,11 @@ def runner(kind, sock):
     return lambda: loop.run(_asgi.Handler(asgi_app, loop), _asgi.Lifespan(asgi_app, "off"))
 
 
-def main(kind, count):
+def main(kind, count, depth):
     near, far = socket.socketpair()
     if os.fork() == 0:
         near.close()
-        drive(far, count)
+        drive(far, count, depth)
         os._exit(0)
     far.close()
     run = runner(kind, near)
@@ -93,4 +101,4 @@ def main(kind, count):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "1", int(os.environ.get("COUNT", "100000")))
+    main(sys.argv[1] if len(sys.argv) > 1 else "1", int(os.environ.get("COUNT", "100000")), int(os.environ.get("DEPTH", "1")))
