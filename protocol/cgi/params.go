@@ -53,7 +53,9 @@ const clientCertParams = 10
 
 // AppendParams appends the meta-variables for r (RFC 3875, section 4.1, and
 // those that applications expect beside them) to dst. Each name is set once;
-// a name that dst already holds is not looked for.
+// a name that dst already holds is not looked for. What all requests to a
+// server have in common comes first: whoever decodes many of them can tell by
+// the first bytes.
 //
 // What a client sends can only reach variables that carry it by definition
 // (REQUEST_*, QUERY_STRING, CONTENT_*, and HTTP_*): the server's and the
@@ -80,23 +82,26 @@ func AppendParams(dst []protocol.Param, r *http.Request, t *Target) []protocol.P
 		protocol.Param{Name: "GATEWAY_INTERFACE", Value: "CGI/1.1"},
 		protocol.Param{Name: "SERVER_SOFTWARE", Value: orElse(t.Software, "gatecrew")},
 		protocol.Param{Name: "SERVER_PROTOCOL", Value: r.Proto},
+		// php-cgi built with force-cgi-redirect runs nothing without it.
+		protocol.Param{Name: "REDIRECT_STATUS", Value: "200"},
+	)
+	if t.DocumentRoot != "" {
+		dst = append(dst, protocol.Param{Name: "DOCUMENT_ROOT", Value: t.DocumentRoot})
+	}
+	dst = appendServer(dst, r, t)
+	dst = append(dst,
 		protocol.Param{Name: "REQUEST_METHOD", Value: orElse(r.Method, http.MethodGet)},
 		protocol.Param{Name: "REQUEST_URI", Value: originForm(r)},
 		protocol.Param{Name: "QUERY_STRING", Value: r.URL.RawQuery},
 		protocol.Param{Name: "SCRIPT_NAME", Value: t.ScriptName},
 		protocol.Param{Name: "PATH_INFO", Value: t.PathInfo},
 		protocol.Param{Name: "DOCUMENT_URI", Value: t.ScriptName + t.PathInfo},
-		// php-cgi built with force-cgi-redirect runs nothing without it.
-		protocol.Param{Name: "REDIRECT_STATUS", Value: "200"},
 	)
 	if t.ScriptFilename != "" {
 		dst = append(dst, protocol.Param{Name: "SCRIPT_FILENAME", Value: t.ScriptFilename})
 	}
-	if t.DocumentRoot != "" {
-		dst = append(dst, protocol.Param{Name: "DOCUMENT_ROOT", Value: t.DocumentRoot})
-		if t.PathInfo != "" {
-			dst = append(dst, protocol.Param{Name: "PATH_TRANSLATED", Value: strings.TrimSuffix(t.DocumentRoot, "/") + t.PathInfo})
-		}
+	if t.DocumentRoot != "" && t.PathInfo != "" {
+		dst = append(dst, protocol.Param{Name: "PATH_TRANSLATED", Value: strings.TrimSuffix(t.DocumentRoot, "/") + t.PathInfo})
 	}
 	if t.AuthType != "" {
 		dst = append(dst, protocol.Param{Name: "AUTH_TYPE", Value: t.AuthType})
@@ -104,7 +109,6 @@ func AppendParams(dst []protocol.Param, r *http.Request, t *Target) []protocol.P
 	if t.RemoteUser != "" {
 		dst = append(dst, protocol.Param{Name: "REMOTE_USER", Value: t.RemoteUser})
 	}
-	dst = appendServer(dst, r, t)
 	dst = appendRemote(dst, r)
 	dst = appendContent(dst, r)
 	if r.Host != "" {
@@ -140,7 +144,6 @@ func appendServer(dst []protocol.Param, r *http.Request, t *Target) []protocol.P
 	scheme, port := "http", "80"
 	if r.TLS != nil {
 		scheme, port = "https", "443"
-		dst = appendTLS(dst, r.TLS)
 	}
 	name := "localhost"
 	local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
@@ -154,11 +157,15 @@ func appendServer(dst []protocol.Param, r *http.Request, t *Target) []protocol.P
 			dst = append(dst, protocol.Param{Name: "SERVER_ADDR", Value: strings.Trim(name, "[]")})
 		}
 	}
-	return append(dst,
+	dst = append(dst,
 		protocol.Param{Name: "SERVER_NAME", Value: orElse(t.ServerName, name)},
 		protocol.Param{Name: "SERVER_PORT", Value: port},
 		protocol.Param{Name: "REQUEST_SCHEME", Value: scheme},
 	)
+	if r.TLS != nil {
+		dst = appendTLS(dst, r.TLS)
+	}
+	return dst
 }
 
 // appendRemote says where the client is. The client of a unix socket has no

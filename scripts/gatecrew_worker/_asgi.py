@@ -6,6 +6,7 @@ import sys
 from gatecrew_worker import _interrupt
 from gatecrew_worker import _records as rec
 from gatecrew_worker._async import Loop
+from gatecrew_worker._interrupt import CURRENT
 from gatecrew_worker._lifespan import Lifespan
 from gatecrew_worker._loader import StartupFailed
 from gatecrew_worker._response import Response
@@ -50,7 +51,7 @@ class Handler:
         try:
             if not loop.take(request):
                 return
-            _interrupt.CURRENT.set(request)
+            CURRENT.set(request)
             scope = self._scopes.make(request)
             kind = WebSocket if request.role == rec.WEBSOCKET else Exchange
             exchange = kind(loop, request, scope)
@@ -111,7 +112,9 @@ class Exchange:
         if kind == "http.response.body":
             if not response.started or response.complete or response.awaits_trailers:
                 raise self._unexpected(kind)
-            await response.body(message)
+            rest = response.body(message)
+            if rest is not None:
+                await rest
         elif kind == "http.response.start":
             if response.started:
                 raise self._unexpected(kind)

@@ -41,6 +41,7 @@ _HELD = 0.001
 _EAGER = sys.version_info >= (3, 12)
 
 _pack_header = rec.HEADER.pack
+_pack_end = rec.END.pack
 
 
 class AsyncRequest(Request):
@@ -401,10 +402,10 @@ class Loop:
         if size > _RECORD or size > request.granted - request.sent or request.unsent or request.aborted or request.ended or self._broken:
             return False
         request.sent += size
-        payload = rec.end_request(request.id, 0)
         if size:  # an empty record would be an end of its own
-            payload = _pack_header(1, 6, request.id, size, 0) + data + payload
-        self._close(request, payload)
+            self._close(request, _pack_header(1, 6, request.id, size, 0) + data + _pack_end(1, 3, request.id, 8, 0, 0, 0))
+        else:
+            self.end(request)
         return True
 
     async def write(self, request, data):
@@ -507,7 +508,8 @@ class Loop:
 
     def _send(self, payload):
         self._out.append(payload)
-        self._release_soon()
+        if not self._holding:
+            self._release_soon()
 
     def _release_soon(self):
         if not self._holding:

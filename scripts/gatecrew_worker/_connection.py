@@ -26,9 +26,16 @@ _UNLIMITED = 1 << 62
 
 _header_at = rec.HEADER.unpack_from
 
-# BEGIN_REQUEST whole and the header after it, in one call.
-_opening_at = rec.Struct(">BBHHBxHB5xBBHHBx").unpack_from
+# BEGIN_REQUEST whole and the header after it, in one call, and what follows
+# the parameters of a request without a body: in PROTOCOL.md's terms
+# BEGIN_REQUEST(id, RESPONDER, FCGI_KEEP_CONN), PARAMS(id, ...) and the empty
+# records that end PARAMS and STDIN.
+_opening_at = rec.Struct(">HHIQHHHH").unpack_from
 _OPENING = 24
+_BEGIN, _BEGIN_REST, _BEGIN_CONTENT, _PARAMS = 0x0101, 0x00080000, 0x0001010000000000, 0x0104
+_pack_ending = rec.Struct(">HHIHHI").pack
+_ENDING = 16
+_STDIN = 0x0105
 
 
 class ClientDisconnected(OSError):
@@ -130,14 +137,14 @@ class Connection:
         pos = 0
         size = len(data)
         while size - pos >= 8:
-            version, kind, request_id, length, padding = _header_at(data, pos)
-            if version != 1:
-                raise ProtocolError("record of version %d instead of 1" % version)
-            if kind == 1:
+            if data[pos + 1] == 1:
                 end = self._receive_small(data, pos, size, begun)
                 if end:
                     pos = end
                     continue
+            version, kind, request_id, length, padding = _header_at(data, pos)
+            if version != 1:
+                raise ProtocolError("record of version %d instead of 1" % version)
             start = pos + 8
             stop = start + length
             if stop + padding > size:
@@ -173,16 +180,14 @@ class Connection:
         """
         if size - pos < _OPENING:
             return 0
-        (_, _, request_id, length, padding, role, _,
-         version, kind, params_id, params_length, params_padding) = _opening_at(data, pos)
+        begin, request_id, begin_rest, begin_content, params, params_id, length, padding = _opening_at(data, pos)
         start = pos + _OPENING
-        stop = start + params_length
-        same_id = data[pos + 2:pos + 4]
+        stop = start + length
+        end = stop + _ENDING
         if (
-            length != 8 or padding or role != 1
-            or version != 1 or kind != 4 or params_id != request_id or params_padding
-            or not params_length
-            or data[stop:stop + 16] != b"\1\4" + same_id + b"\0\0\0\0\1\5" + same_id + b"\0\0\0\0"
+            begin != _BEGIN or begin_rest != _BEGIN_REST or begin_content != _BEGIN_CONTENT
+            or params != _PARAMS or params_id != request_id or padding or not length
+            or data[stop:end] != _pack_ending(_PARAMS, request_id, 0, _STDIN, request_id, 0)
         ):
             return 0
         request = self._open(request_id)
@@ -190,7 +195,7 @@ class Connection:
             request.params = data[start:stop]
             request.input_ended = True
             begun.append(request)
-        return stop + 16
+        return end
 
     def _open(self, request_id, role=rec.RESPONDER):
         """Returns a new open request, or None after refusing it."""

@@ -42,7 +42,7 @@ MAX_WINDOW = 2147483647
 
 # version, type, requestId, contentLength, paddingLength
 HEADER = Struct(">BBHHBx")
-_END = Struct(">BBHHBxIB3x")
+END = Struct(">BBHHBxIB3x")
 _CREDIT = Struct(">BBHHBxI")
 _FILE = Struct(">BBHHBxQQ")
 _LONG = Struct(">I")
@@ -58,7 +58,7 @@ def record(kind, request_id, content=b""):
 
 
 def end_request(request_id, app_status=0, protocol_status=REQUEST_COMPLETE):
-    return _END.pack(VERSION, END_REQUEST, request_id, 8, 0, app_status, protocol_status)
+    return END.pack(VERSION, END_REQUEST, request_id, 8, 0, app_status, protocol_status)
 
 
 def credit(request_id, increment):

@@ -52,8 +52,9 @@ class Response:
         self._body_allowed = status != 204 and status != 304
         self.started = True
 
-    async def body(self, message):
-        """http.response.body. Returns when there is leave to send all of it."""
+    def body(self, message):
+        """http.response.body. Returns None, or what to await until there is
+        leave to send all of it."""
         data = message.get("body", b"")
         if type(data) is not bytes:
             data = _as_bytes(data)
@@ -69,17 +70,26 @@ class Response:
             if not more and self._length is None and self._body_allowed and (size or not self._is_head):
                 data = b"%bContent-Length: %d\r\n\r\n%b" % (self._head, size, data)
             else:
-                data = b"%b\r\n%b" % (self._head, data)
-        loop, request = self._loop, self._request
+                data = self._head + b"\r\n" + data
         if more:
-            if data and not loop.write_soon(request, data):
-                await self._write(data)
-            self.awaits_trailers = self._trails and not message.get("more_body", False)
-            return
+            last = self._trails and not message.get("more_body", False)
+            if data and not self._loop.write_soon(self._request, data):
+                return self._write_on(data, last)
+            self.awaits_trailers = last
+            return None
         self.complete = True
-        if self._cut or self._is_short() or not loop.end_soon(request, data):
-            await self._write(data)
-            self._end()
+        length = self._length
+        if self._cut or length is not None and self._written < length and self._is_short() or not self._loop.end_soon(self._request, data):
+            return self._write_last(data)
+        return None
+
+    async def _write_on(self, data, last):
+        await self._write(data)
+        self.awaits_trailers = last
+
+    async def _write_last(self, data):
+        await self._write(data)
+        self._end()
 
     async def _write(self, data):
         cut, self._cut = self._cut, True
@@ -292,6 +302,8 @@ def _encode(item, length):
         raise TypeError("a header must be a name and a value, not %r" % (item,)) from None
     if not isinstance(name, bytes) or not isinstance(value, bytes):
         raise TypeError("names and values of headers must be bytes: %r" % (item,))
+    if name == b"content-length" and length is None and value.isdigit():  # nearly every answer has one
+        return b"Content-Length: %b\r\n" % value, int(value)
     text = value.decode("latin-1")
     lower = _head.check_name(name.decode("latin-1"))
     _head.check_value(lower, text)

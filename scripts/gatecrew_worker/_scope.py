@@ -11,10 +11,23 @@ _LONG = Struct(">I").unpack_from
 
 _VERSIONS = {b"HTTP/1.1": "1.1", b"HTTP/1.0": "1.0", b"HTTP/2.0": "2", b"HTTP/2": "2", b"HTTP/3.0": "3", b"HTTP/3": "3"}
 
-# Parameter name -> header name, or b"" for a parameter that is none. What a
-# request may contain is limited, what all of them contain is not.
-_FIELDS = {b"CONTENT_TYPE": b"", b"CONTENT_LENGTH": b"", b"HTTP_HOST": b"", b"HTTP_TE": b"", b"HTTP_PROXY": b""}
+_METHODS = {m.encode("ascii"): m for m in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
+
+# Parameter name -> header name, b"" for a variable, None for what no scope
+# has. What a request may contain is limited, what all of them contain is not.
+_FIELDS = dict.fromkeys((
+    b"CONTENT_TYPE", b"CONTENT_LENGTH", b"HTTP_HOST", b"HTTP_TE", b"PATH_INFO", b"QUERY_STRING", b"REMOTE_ADDR", b"REMOTE_PORT",
+    b"REQUEST_METHOD", b"REQUEST_URI", b"SCRIPT_NAME"), b"")
+_FIELDS[b"HTTP_PROXY"] = None
 _CACHED = 1000
+
+# What is the same in most requests to a server. The gateway puts it first, so
+# that it need not be decoded again and again.
+_OF_SERVER = {
+    b"GATEWAY_INTERFACE", b"SERVER_SOFTWARE", b"SERVER_PROTOCOL", b"REDIRECT_STATUS", b"DOCUMENT_ROOT",
+    b"SERVER_ADDR", b"SERVER_NAME", b"SERVER_PORT", b"REQUEST_SCHEME", b"HTTPS"}
+_BEGINNINGS = 8  # that are remembered
+_FIELDS.update(dict.fromkeys(_OF_SERVER, b""))
 
 _ASGI = {"version": "3.0", "spec_version": "2.5"}
 
@@ -26,10 +39,21 @@ class Scopes:
     def __init__(self, root_path="", state=None):
         self._root = root_path.rstrip("/").encode("utf-8")
         self.state = {} if state is None else state
+        self._beginnings = {}  # of parameters -> their variables, and what _judge says of them
 
     def make(self, request):
         """Returns the scope of a request. Raises ProtocolError."""
-        variables, headers = _decode(request.params)
+        block = request.params
+        startswith = block.startswith
+        for beginning, known in self._beginnings.items():
+            if startswith(beginning):
+                break
+        else:
+            beginning, known = self._learn(block)
+        variables, headers = _decode(block, len(beginning))
+        if not _OF_SERVER.isdisjoint(variables):  # set by the configuration
+            known = _judge({**known[0], **variables})
+        _, server, http_version, secure = known
         get = variables.get
         length = get(b"CONTENT_LENGTH")
         if length:
@@ -37,44 +61,43 @@ class Scopes:
         kind = get(b"CONTENT_TYPE")
         if kind:
             headers.insert(0, (b"content-type", kind))
-        te = get(b"HTTP_TE")
-        if te is not None:
-            headers.append((b"te", te))
         host = get(b"HTTP_HOST")
         if host is not None:
             headers.insert(0, (b"host", host))
-        root = get(b"SCRIPT_NAME", b"")
-        path = root + get(b"PATH_INFO", b"")
+        te = get(b"HTTP_TE")
+        if te is not None:
+            headers.append((b"te", te))
+        root = get(b"SCRIPT_NAME")
+        path = get(b"PATH_INFO", b"")
+        if root:
+            path = root + path
         uri = get(b"REQUEST_URI")
-        raw_path = quote(path, safe="/:@!$&'()*+,;=~").encode("ascii") if uri is None else _raw_path(uri)
-        if not root and self._root:
+        raw_path = quote(path, safe="/:@!$&'()*+,;=~").encode("ascii") if uri is None else uri.partition(b"?")[0]
+        if raw_path[:1] != b"/":
+            raw_path = _origin_path(raw_path)
+        if not root:
             root = self._root
-            if path != root and not path.startswith(root + b"/"):
+            if root and path != root and not path.startswith(root + b"/"):
                 path = root + path
                 raw_path = quote(root).encode("ascii") + raw_path
-        http_version = _VERSIONS.get(get(b"SERVER_PROTOCOL"), "1.1")
-        secure = get(b"REQUEST_SCHEME") == b"https" or get(b"HTTPS") in (b"on", b"1")
         client = get(b"REMOTE_ADDR")
         if client:
-            client = (client.decode("latin-1"), _port(get(b"REMOTE_PORT")) or 0)
-        server = get(b"SERVER_ADDR") or get(b"SERVER_NAME")
-        if server:
-            server = (server.decode("latin-1"), _port(get(b"SERVER_PORT")))
+            client = client.decode("latin-1"), _port(get(b"REMOTE_PORT")) or 0
+        method = get(b"REQUEST_METHOD", b"GET")
         scope = {
             "type": "http",
             "asgi": _ASGI,
             "http_version": http_version,
-            "server": server or None,
+            "server": server,
             "client": client or None,
             "scheme": "https" if secure else "http",
-            "method": get(b"REQUEST_METHOD", b"GET").decode("latin-1"),
-            "root_path": root.decode("utf-8", "replace"),
+            "method": _METHODS.get(method) or method.decode("latin-1"),
+            "root_path": root.decode("utf-8", "replace") if root else "",
             "path": path.decode("utf-8", "replace"),
             "raw_path": raw_path,
             "query_string": get(b"QUERY_STRING", b""),
             "headers": headers,
             "state": self.state.copy(),
-            "extensions": {},
         }
         if request.role == rec.WEBSOCKET:
             scope["type"] = "websocket"
@@ -87,32 +110,56 @@ class Scopes:
                 name.strip() for value in (v for n, v in headers if n == b"sec-websocket-protocol")
                 for name in value.decode("latin-1").split(",") if name.strip()
             ]
-            scope["extensions"]["websocket.http.response"] = {}
+            scope["extensions"] = {"websocket.http.response": {}}
         else:
-            extensions = scope["extensions"]
-            extensions["http.response.early_hint"] = {}
-            extensions["http.response.pathsend"] = {}
-            if http_version >= "2" or b"trailers" in get(b"HTTP_TE", b""):
+            scope["extensions"] = extensions = {"http.response.early_hint": {}, "http.response.pathsend": {}}
+            if http_version >= "2" or te is not None and b"trailers" in te:
                 extensions["http.response.trailers"] = {}
         if secure:
             scope["extensions"]["tls"] = _tls.describe(get)
         return scope
+
+    def _learn(self, block):
+        """Remembers how the parameters begin, and what that means."""
+        variables = {}
+        for name, value in rec.decode_pairs(block, {}).items():
+            name = name.encode("latin-1")
+            if name not in _OF_SERVER:
+                break
+            variables[name] = value.encode("latin-1")
+        beginning = rec.encode_pairs(variables.items())
+        if not block.startswith(beginning):  # there are several ways to encode a length
+            beginning, variables = b"", {}
+        if len(self._beginnings) >= _BEGINNINGS:
+            self._beginnings.clear()
+        self._beginnings[beginning] = known = _judge(variables)
+        return beginning, known
+
+
+def _judge(variables):
+    """Returns the variables, and what they say of the server: its address, the
+    version of HTTP, and whether that is secure."""
+    get = variables.get
+    server = get(b"SERVER_ADDR") or get(b"SERVER_NAME")
+    if server:
+        server = server.decode("latin-1"), _port(get(b"SERVER_PORT"))
+    secure = get(b"REQUEST_SCHEME") == b"https" or get(b"HTTPS") in (b"on", b"1")
+    return variables, server or None, _VERSIONS.get(get(b"SERVER_PROTOCOL"), "1.1"), secure
 
 
 def _port(text):
     return int(text) if text and text.isdigit() else None
 
 
-def _raw_path(uri):
-    path = uri.partition(b"?")[0]
-    if path.startswith(b"/") or b"://" not in path:
+def _origin_path(path):
+    if b"://" not in path:
         return path
     return b"/" + path.partition(b"://")[2].partition(b"/")[2]  # the absolute form
 
 
-def _decode(block):
-    """Returns the parameters that are no headers as a dictionary, and the
-    headers as a list of pairs. Raises ProtocolError.
+def _decode(block, pos):
+    """Returns the variables from pos on as a dictionary, and the headers as a
+    list of pairs. Raises ProtocolError.
 
     As in _records.decode_pairs a slice past the end is short, and one check
     after the loop sees it.
@@ -121,12 +168,11 @@ def _decode(block):
     headers = []
     fields = _FIELDS
     size = len(block)
-    pos = 0
     try:
         while pos < size:
             n = block[pos]
             v = block[pos + 1]
-            if n < 128 and v < 128:
+            if n | v < 128:
                 pos += 2
             else:
                 if n < 128:
@@ -141,16 +187,16 @@ def _decode(block):
                     v = _LONG(block, pos)[0] & 0x7FFFFFFF
                     pos += 4
             middle = pos + n
-            end = middle + v
             name = block[pos:middle]
-            field = fields.get(name)
-            if field is None:
+            pos = middle + v
+            try:
+                field = fields[name]
+            except KeyError:
                 field = _classify(name)
             if field:
-                headers.append((field, block[middle:end]))
-            else:
-                variables[name] = block[middle:end]
-            pos = end
+                headers.append((field, block[middle:pos]))
+            elif field is not None:
+                variables[name] = block[middle:pos]
     except (IndexError, _StructError):
         pos = size + 1
     if pos != size:
@@ -159,7 +205,11 @@ def _decode(block):
 
 
 def _classify(name):
-    field = name[5:].lower().replace(b"_", b"-") if name.startswith(b"HTTP_") else b""
+    field = None
+    if name.startswith(b"HTTP_"):
+        field = name[5:].lower().replace(b"_", b"-")
+    elif name.startswith(b"SSL_"):
+        field = b""
     if len(_FIELDS) < _CACHED:
         _FIELDS[name] = field
     return field

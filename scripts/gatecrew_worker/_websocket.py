@@ -126,7 +126,7 @@ class WebSocket:
                 self._state = _CLOSED
                 self._close = self._close or (1006, "")
                 self._response.start({"status": 403})
-                await self._response.body({})
+                await self._answer({})
                 return
             if kind == "websocket.http.response.start":
                 self._response.start(message)
@@ -135,12 +135,17 @@ class WebSocket:
             expected = "'websocket.accept', 'websocket.close' or 'websocket.http.response.start'"
         elif state == _DENYING:
             if kind == "websocket.http.response.body" and not self._response.complete:
-                await self._response.body(message)
+                await self._answer(message)
                 return
             expected = "nothing" if self._response.complete else "'websocket.http.response.body'"
         else:
             raise RuntimeError("unexpected message %r: the connection is closed" % kind)
         raise RuntimeError("unexpected message %r: expected is %s" % (kind, expected))
+
+    async def _answer(self, message):
+        rest = self._response.body(message)
+        if rest is not None:
+            await rest
 
     async def _accept(self, message):
         if self._gone():

@@ -19,9 +19,9 @@ from gatecrew_worker import _records as rec
 
 PARAMS = [  # of cgi.AppendParams
     ("GATEWAY_INTERFACE", "CGI/1.1"), ("SERVER_SOFTWARE", "gatecrew"), ("SERVER_PROTOCOL", "HTTP/1.1"),
-    ("REQUEST_METHOD", "GET"), ("REQUEST_URI", "/hello?name=value"), ("QUERY_STRING", "name=value"),
-    ("SCRIPT_NAME", ""), ("PATH_INFO", "/hello"), ("DOCUMENT_URI", "/hello"), ("REDIRECT_STATUS", "200"),
-    ("SERVER_ADDR", "127.0.0.1"), ("SERVER_NAME", "example.org"), ("SERVER_PORT", "8000"), ("REQUEST_SCHEME", "http"),
+    ("REDIRECT_STATUS", "200"), ("SERVER_ADDR", "127.0.0.1"), ("SERVER_NAME", "example.org"), ("SERVER_PORT", "8000"),
+    ("REQUEST_SCHEME", "http"), ("REQUEST_METHOD", "GET"), ("REQUEST_URI", "/hello?name=value"), ("QUERY_STRING", "name=value"),
+    ("SCRIPT_NAME", ""), ("PATH_INFO", "/hello"), ("DOCUMENT_URI", "/hello"),
     ("REMOTE_ADDR", "127.0.0.1"), ("REMOTE_HOST", "127.0.0.1"), ("REMOTE_PORT", "50000"),
     ("HTTP_HOST", "example.org:8000"), ("HTTP_ACCEPT", "*/*"),
     ("HTTP_USER_AGENT", "Mozilla/5.0 (X11; Linux x86_64; rv:109.0) Gecko/20100101 Firefox/115.0"),
