@@ -14,7 +14,7 @@ import (
 //
 //   - a worker that has not looked at a request for slowTurn is avoided while
 //     another one answers sooner;
-//   - one that has not for stallAfter stands still: it gets nothing more, and is asked
+//   - one that has not for stallAfter (waryAfter, where that has happened lately) stands still: it gets nothing more, and is asked
 //     for the requests that it has not begun, which then go to other workers;
 //   - it gets at most maxOwed in one turn: while all are at work the others
 //     wait in the pool's queue, for whichever worker turns first. After a turn
@@ -39,6 +39,14 @@ const (
 	// maxOwed is so small that a loop is through with as many ordinary
 	// requests before stallAfter, and so large that it has always some to do.
 	maxOwed = 16
+
+	// A loop that has stood still for blocked tells of an application that
+	// does so: for waryTime waryAfter is enough for all loops of the pool. It
+	// would be too little at other times: on a busy machine a loop may just
+	// wait for a processor, and requests would go round for nothing.
+	blocked   = 2 * stallAfter
+	waryAfter = 3 * time.Millisecond
+	waryTime  = 2 * time.Second
 )
 
 // loop is a worker's event loop as the pool sees it.
@@ -48,12 +56,13 @@ type loop struct {
 	awaited atomic.Bool   // a request could have gone to it, had it turned
 
 	// Guarded by the pool's lock.
-	limit   int       // how many it gets in this turn
-	given   int       // leases of this turn that were not released
-	turn    uint32    // this turn
-	owing   time.Time // since when it stood still when it was last asked for its requests
-	recalls int       // how often it was asked since then
-	stood   bool      // it stood still in this turn
+	limit    int           // how many it gets in this turn
+	given    int           // leases of this turn that were not released
+	turn     uint32        // this turn
+	owing    time.Time     // since when it stood still when it was last asked for its requests
+	patience time.Duration // after which it was, or will be
+	recalls  int           // how often it was asked since then
+	stood    bool          // it stood still in this turn
 }
 
 // standing is how a worker takes to requests at a moment, the best first.
@@ -65,24 +74,33 @@ const (
 	still                   // it gets nothing now
 )
 
+// loopPatience is after how long without a turn an event loop stands still. It
+// takes no lock.
+func (p *Pool) loopPatience(now time.Time) time.Duration {
+	if now.Sub(p.born) < time.Duration(p.waryUntil.Load()) {
+		return waryAfter
+	}
+	return stallAfter
+}
+
 // standing judges w, and has turned called when it turns if it gets nothing now.
-func (w *worker) standing(now time.Time) standing {
+func (w *worker) standing(now time.Time, patience time.Duration) standing {
 	l := w.loop
 	if l == nil {
 		return turning
 	}
-	s := l.standing(now)
+	s := l.standing(now, patience)
 	if s == still {
 		l.awaited.Store(true)
-		s = l.standing(now) // it may have turned just before
+		s = l.standing(now, patience) // it may have turned just before
 	}
 	return s
 }
 
-func (l *loop) standing(now time.Time) standing {
+func (l *loop) standing(now time.Time, patience time.Duration) standing {
 	n, since := l.Owed()
 	switch {
-	case n >= maxOwed, l.given >= l.limit && l.turn == l.turns.Load(), n > 0 && now.Sub(since) >= stallAfter:
+	case n >= maxOwed, l.given >= l.limit && l.turn == l.turns.Load(), n > 0 && now.Sub(since) >= patience:
 		return still
 	case n > 0 && now.Sub(since) >= slowTurn:
 		return slow
@@ -149,8 +167,9 @@ func (p *Pool) unturned() (n int) {
 // a request is sent, which on a busy machine may be long after its lease: looked
 // at before, the loop would owe nothing, and be forgotten. It takes no lock.
 func (p *Pool) watchLoops() {
-	now, until := p.clk.now().Sub(p.born), p.loopWatch.Load()
-	if now > time.Duration(until) && p.loopWatch.CompareAndSwap(until, int64(now+stallAfter)) {
+	at := p.clk.now()
+	now, until := at.Sub(p.born), p.loopWatch.Load()
+	if now > time.Duration(until) && p.loopWatch.CompareAndSwap(until, int64(now+p.loopPatience(at))) {
 		p.poke()
 	}
 }
@@ -176,12 +195,16 @@ func (p *Pool) tendLoop(s *survey, w *worker) {
 	}
 	l := w.loop
 	if !since.Equal(l.owing) {
-		l.owing, l.recalls = since, 0
+		l.owing, l.recalls, l.patience = since, 0, p.loopPatience(s.now)
 	}
-	if s.due(since.Add(stallAfter << min(l.recalls, 6))) {
-		l.recalls++
+	if s.due(since.Add(l.patience << min(l.recalls, 6))) {
 		l.stood = true
 		p.recall(s, w)
-		s.due(since.Add(stallAfter << min(l.recalls, 6)))
+		// This look may be so late that the time of the next one has passed.
+		for l.recalls++; s.due(since.Add(l.patience<<min(l.recalls, 6))) && l.recalls < 6; l.recalls++ {
+		}
+	}
+	if s.now.Sub(since) >= blocked {
+		p.waryUntil.Store(int64(s.now.Sub(p.born) + waryTime))
 	}
 }

@@ -187,6 +187,54 @@ func TestRecallFromAnEventLoop(t *testing.T) {
 	}
 }
 
+// Where a loop was blocked the next one may be: for a while requests are soon
+// asked back.
+func TestBlockedEventLoopMakesWary(t *testing.T) {
+	p, clk, loops := loopPool(t, 2)
+	stillAfter := func(want time.Duration) {
+		t.Helper()
+		for range 4 { // those that stood still get few at first
+			give(p, clk)
+			give(p, clk)
+			for _, l := range loops {
+				l.turns(clk.now())
+			}
+		}
+		start := clk.now()
+		give(p, clk)
+		give(p, clk)
+		for _, step := range []struct {
+			at   time.Duration
+			free bool
+		}{{want - 1, true}, {want, false}} {
+			clk.advance(start.Add(step.at).Sub(clk.now()))
+			p.mu.Lock()
+			before := p.totals.Recalls
+			for _, w := range p.workers {
+				p.tendLoop(&survey{now: clk.now()}, w)
+			}
+			free, asked := p.pick(clk.now()) != nil, p.totals.Recalls != before
+			p.mu.Unlock()
+			if free != step.free || asked == step.free {
+				t.Errorf("%v after the requests: a loop is free: %v; asked for its requests: %v", step.at, free, asked)
+			}
+		}
+		for _, l := range loops {
+			l.turns(clk.now())
+		}
+	}
+	stillAfter(stallAfter)
+	give(p, clk)
+	clk.advance(blocked)
+	p.mu.Lock()
+	p.tendLoop(&survey{now: clk.now()}, p.workers[0])
+	p.mu.Unlock()
+	loops[0].turns(clk.now())
+	stillAfter(waryAfter)
+	clk.advance(waryTime)
+	stillAfter(stallAfter)
+}
+
 // A loop that stood still gets one request in its next turn, and twice as many in
 // each one after.
 func TestEventLoopThatStoodStillGetsFew(t *testing.T) {

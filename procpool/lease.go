@@ -73,7 +73,7 @@ func (p *Pool) Lease(ctx context.Context, priority Priority) (*Lease, error) {
 // to turn comes last, whatever it has, and one that stands still is none.
 func (p *Pool) pick(now time.Time) *worker {
 	var best *worker
-	bestStanding := turning
+	bestStanding, patience := turning, p.loopPatience(now)
 	for _, w := range p.workers {
 		if w.state != Ready || w.lost || best != nil && bestStanding == turning && w.inFlight >= best.inFlight {
 			continue
@@ -81,7 +81,7 @@ func (p *Pool) pick(now time.Time) *worker {
 		if closed(w.session.Refusing()) { // its end has not been seen yet
 			continue
 		}
-		s := w.standing(now)
+		s := w.standing(now, patience)
 		if s == still || best != nil && (s > bestStanding || s == bestStanding && w.inFlight >= best.inFlight) {
 			continue
 		}

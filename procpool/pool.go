@@ -200,6 +200,7 @@ type Pool struct {
 	ramp       ramp         // of the spare workers
 	slowUntil  time.Time    // until then no request is given ahead
 	aheadWatch time.Time    // until then the owner looks by itself at requests given ahead
+	waryUntil  atomic.Int64 // until then waryAfter holds for event loops: ns after born
 	loopWatch  atomic.Int64 // and at event loops: ns after born
 	born       time.Time
 	spareWatch time.Time // and whether there are enough idle workers
