@@ -4,7 +4,8 @@
 // acted on the request.
 //
 // The packages below it speak one protocol each: cgi (RFC 3875, one process
-// per request) and fcgi (FastCGI 1.0 over a kept connection). Neither knows
+// per request), fcgi (FastCGI 1.0 over a kept connection) and stdio (the
+// messages of a WebSocket over the pipes of one process). None of them knows
 // how processes are started or how HTTP is served.
 package protocol
 

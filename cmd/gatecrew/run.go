@@ -15,7 +15,7 @@ func anyFlag(*flag) bool { return true }
 func runCommand() *cli.Command {
 	return &cli.Command{
 		Name:               "run",
-		Usage:              "serve one application, or one folder of CGI scripts",
+		Usage:              "serve one application, one folder of CGI scripts, or one program",
 		ArgsUsage:          "TARGET",
 		Flags:              cliFlags(anyFlag),
 		CustomHelpTemplate: runHelp,

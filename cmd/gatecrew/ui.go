@@ -90,7 +90,7 @@ gatecrew run ./cgi-bin                 serve a folder of CGI scripts
 gatecrew serve -c gatecrew.yaml        serve the sites of a configuration file
 
 Commands:
-   run       serve one application, or one folder of CGI scripts
+   run       serve one application, one folder of CGI scripts, or one program
    serve     serve the sites of a configuration file
    check     say everything that is wrong with a configuration file
    version   print the version

@@ -73,15 +73,21 @@ func (c *checker) asgi(at string, p *Pool) {
 	if p.Concurrency > maxConcurrency {
 		c.fault(at+".concurrency", fmt.Sprintf("one worker has at most %d requests at a time", maxConcurrency), "more workers have more")
 	}
+	// A default that was written changes nothing, as in what YAML has printed.
+	var d Pool
+	d.setDefaults()
 	switch p.Interface {
 	case "wsgi":
-		for _, key := range []string{".loop", ".lifespan", ".concurrency"} {
-			if c.written(at + key) {
-				c.fault(at+key, "it is about ASGI, and the interface is wsgi", "leave it out")
+		for _, s := range []struct {
+			key     string
+			changed bool
+		}{{".loop", p.Loop != d.Loop}, {".lifespan", p.Lifespan != d.Lifespan}, {".concurrency", p.Concurrency != d.Concurrency}} {
+			if s.changed {
+				c.fault(at+s.key, "it is about ASGI, and the interface is wsgi", "leave it out")
 			}
 		}
 	case "asgi":
-		if c.written(at + ".threads") {
+		if p.Threads != d.Threads {
 			c.fault(at+".threads", "it is about WSGI, and the interface is asgi", "write concurrency, or leave it out")
 		}
 	}

@@ -489,7 +489,7 @@ type Route struct {
 }
 
 // Sendfile says which files an application may name in the fields X-Sendfile
-// and X-Accel-Redirect of an answer with status 200: at least one of Roots and
+// and X-Accel-Redirect of an answer with status 200 or 206: at least one of Roots and
 // Accel, or Pass.
 type Sendfile struct {
 	// Roots are the folders of X-Sendfile, whose value is the path of a file.

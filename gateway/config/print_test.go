@@ -18,6 +18,8 @@ pools:
     workers: 1:3
     timeout: 90m
     after: [b]
+  wsgi: {app: site.wsgi, workers: 1, interface: wsgi, threads: 2, websocket: {ping_interval: 0}}
+  asgi: {app: site.wsgi, workers: 1, interface: asgi, buffer_requests: true}
 programs:
   a: {command: [sh, -c, "exec sleep 1"]}
   b: {command: [sh], after: [a], ready: unix:b.sock, restart: never}
@@ -28,6 +30,9 @@ sites:
       - {path: /c, cgi: {dir: cgi-bin, extensions: {.sh: "", .x: sh}, pass_authorization: true}}
       - {path: /f, fastcgi: {address: "h:9", root: htdocs, index: [], static: false, params: {A: b}}}
       - {path: /, pool: "web'x y", pass_authorization: false}
+      - {path: /w, pool: wsgi, sendfile: {roots: [public], accel: {/internal/: public}}}
+      - {path: /a, pool: asgi}
+      - {path: /p, socket: {command: [sh], framing: stream}}
 `)
 	if err != nil {
 		t.Fatal(err)

@@ -62,7 +62,7 @@ func (c *checker) websocket(at string, w *WebSocket) {
 	if most := c.cfg.Limits.WebSocketMemory; w.MaxMessage > most && most > 0 {
 		c.fault(at+".max_message", fmt.Sprintf("%v is more than limits.websocket_memory, %v, so that no such message can ever come", w.MaxMessage, most), "raise limits.websocket_memory")
 	}
-	if c.written(at+".ping_timeout") && w.PingTimeout > 0 && w.PingInterval == 0 {
+	if w.PingInterval == 0 && w.PingTimeout > 0 && w.PingTimeout != defaultWebSocket().PingTimeout {
 		c.fault(at+".ping_timeout", "it does nothing without ping_interval", "leave it out")
 	}
 	for i, origin := range w.Origins {
