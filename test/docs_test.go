@@ -119,8 +119,8 @@ func TestTestsOfTheTableOfFeatures(t *testing.T) {
 	}
 }
 
-// TestExamplesOfTheDocumentation: a configuration that the page on pools shows
-// is one that gatecrew takes. What it shows in part is completed by a site.
+// TestExamplesOfTheDocumentation: a configuration that a page shows is one that
+// gatecrew takes. What it shows in part is completed by a site.
 func TestExamplesOfTheDocumentation(t *testing.T) {
 	needRoot(t) // for user
 	if err := confine.LandlockError(); err != nil {
@@ -136,13 +136,17 @@ func TestExamplesOfTheDocumentation(t *testing.T) {
 	if account == nil {
 		t.Fatal("no user for the examples")
 	}
-	blocks := regexp.MustCompile("(?s)\n```yaml\n(.*?)```\n").FindAllStringSubmatch(readFile(t, "../docs/pools.md"), -1)
-	if len(blocks) < 5 {
-		t.Fatalf("only %d examples", len(blocks))
+	var blocks [][]string
+	for _, page := range []string{"pools", "asgi", "files"} {
+		found := regexp.MustCompile("(?s)\n```yaml\n(.*?)```\n").FindAllStringSubmatch(readFile(t, "../docs/"+page+".md"), -1)
+		if len(found) == 0 {
+			t.Fatalf("no examples on the page on %s", page)
+		}
+		blocks = append(blocks, found...)
 	}
 	for _, block := range blocks {
 		dir := t.TempDir()
-		for _, folder := range []string{"cgi-bin", "bin", "srv/shop/media", "srv/shop/var"} {
+		for _, folder := range []string{"cgi-bin", "bin", "static", "tools", "srv/media", "srv/shop/media", "srv/shop/var"} {
 			if err := os.MkdirAll(filepath.Join(dir, folder), 0o755); err != nil {
 				t.Fatal(err)
 			}
@@ -150,11 +154,12 @@ func TestExamplesOfTheDocumentation(t *testing.T) {
 		for _, program := range []string{"redis-server", "celery"} {
 			writeScript(t, filepath.Join(dir, "bin", program), "#!/bin/sh\n", 0o755)
 		}
+		writeScript(t, filepath.Join(dir, "count.sh"), "#!/bin/sh\n", 0o755)
 		text := strings.NewReplacer("/srv/", dir+"/srv/", "user: shop", "user: "+account.Username).Replace(block[1])
 		switch {
 		case strings.HasPrefix(text, "routes:"):
 			text = "pools: {web: {app: 'shop.wsgi:application'}}\nsites:\n  - " + strings.ReplaceAll(strings.TrimSpace(text), "\n", "\n    ") + "\n"
-		case !strings.Contains(text, "\nsites:"):
+		case !strings.Contains("\n"+text, "\nsites:"):
 			text += "sites: [{routes: [{path: /, pool: web}]}]\n"
 		}
 		file := filepath.Join(dir, "gatecrew.yaml")
