@@ -473,11 +473,24 @@ func TestASGIPreload(t *testing.T) {
 	g, _ := startASGI(t, "--workers", "2", "--preload")
 	pids := map[string]bool{}
 	harness.Eventually(t, 10*time.Second, "both workers answer", func() bool {
-		pid := g.Get("/pid").Body
-		if _, err := strconv.Atoi(pid); err != nil {
-			t.Fatalf("%q", pid)
+		// One after the other would all go to the same worker.
+		answers := make(chan string)
+		for range 8 {
+			go func() {
+				r, err := g.Try("GET", "/pid", nil)
+				if err != nil {
+					r.Body = err.Error()
+				}
+				answers <- r.Body
+			}()
 		}
-		pids[pid] = true
+		for range 8 {
+			pid := <-answers
+			if _, err := strconv.Atoi(pid); err != nil {
+				t.Fatalf("%q", pid)
+			}
+			pids[pid] = true
+		}
 		return len(pids) == 2
 	})
 }

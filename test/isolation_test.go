@@ -379,7 +379,8 @@ func TestConfinementComesFirst(t *testing.T) {
 	}
 	for line := range strings.Lines(trace.String()) {
 		for _, dear := range []string{"init gatecrew/", "init net/http ", "init github.com/urfave/", "init github.com/russross/"} {
-			if strings.HasPrefix(line, dear) {
+			// extconnect only sets a variable, and must come before net/http.
+			if strings.HasPrefix(line, dear) && !strings.HasPrefix(line, "init gatecrew/gateway/extconnect ") {
 				t.Errorf("done before it: %s", line)
 			}
 		}

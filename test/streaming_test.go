@@ -279,9 +279,9 @@ func (s *streams) slow(t *testing.T, kind string) (stop func()) {
 			}
 		})
 	}
-	buf := make([]byte, 256)
-	every(func() error { _, err := reader.Read(buf); return err })
-	every(func() error { _, err := writer.Write(buf); return err })
+	in, out := make([]byte, 256), make([]byte, 256)
+	every(func() error { _, err := reader.Read(in); return err })
+	every(func() error { _, err := writer.Write(out); return err })
 	time.Sleep(500 * time.Millisecond)
 	return func() {
 		close(over)

@@ -8,8 +8,6 @@ import (
 	"strconv"
 	"strings"
 
-	"golang.org/x/net/http/httpguts"
-
 	"gatecrew/protocol"
 )
 
@@ -231,8 +229,14 @@ func originForm(r *http.Request) string {
 // all that applications are told of TE: the transfer codings that it names are
 // the connection's (RFC 9110, section 10.1.4).
 func acceptsTrailers(r *http.Request) bool {
-	values := r.Header["Te"]
-	return len(values) > 0 && httpguts.HeaderValuesContainsToken(values, "trailers")
+	for _, value := range r.Header["Te"] {
+		for coding := range strings.SplitSeq(value, ",") {
+			if strings.EqualFold(strings.Trim(coding, " \t"), "trailers") {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func joinValues(name string, values []string) string {
