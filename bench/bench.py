@@ -5,8 +5,7 @@ Runs every server of a suite in turn, several rounds interleaved, under the same
 median throughput, CPU microseconds per request summed over the server's whole process tree, latency percentiles and memory (PSS, MB).
 Absolute figures hold for one run on one machine only: compare rows of one table.
 
-A suite is a list of {"name", "port", "cmd", "path"?, "conns"?, "script"?, "rate"?, "beside"?, "sockets"?}; "rate" sends so many requests a second, whatever
-becomes of them (vegeta), in place of as many as are answered; "beside" is {"path", "conns"} of a second
+A suite is a list of {"name", "port", "cmd", "path"?, "conns"?, "script"?, "beside"?, "sockets"?}; "beside" is {"path", "conns"} of a second
 load that runs all the while, of which the table tells the throughput and the percentiles apart. "sockets" makes the load one of WebSockets (wsload):
 "echo", "conns" of them exchange messages of 64 bytes, which are then what the table counts; or "idle", of which it tells the memory of each. In "cmd": @GATECREW@ (the binary), @APPS@, @STATIC@,
 @RUN@ (scratch), @CONF@ (rendered conf/*.in), @VENV@ (the peers' Python environment), @PHPFPM@, @USER@.
@@ -29,7 +28,6 @@ import time
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent
 WSLOAD = ROOT / ".build" / "wsload"
-VEGETA = ROOT / ".build" / "vegeta"
 TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -88,24 +86,6 @@ def wrk(port, load, seconds):
     return subprocess.Popen(cmd + [f"http://127.0.0.1:{port}{load.get('path', '/')}"], stdout=subprocess.PIPE, text=True)
 
 
-def vegeta(port, load, seconds):
-    command = f"{VEGETA} attack -rate {load['rate']} -duration {seconds}s -timeout 10s | {VEGETA} report -type json"
-    generator = subprocess.Popen(command, shell=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    generator.stdin.write(f"GET http://127.0.0.1:{port}{load.get('path', '/')}\n")
-    generator.stdin.close()
-    generator.stdin = None
-    return generator
-
-
-def vegeta_outcome(generator):
-    """What a vegeta that has been started reports, named as wrk's."""
-    got = json.loads(generator.communicate()[0])
-    milliseconds = lambda name: f"{got['latencies'][name] / 1e6:.2f}ms"
-    failed = {status: n for status, n in got["status_codes"].items() if status != "200"}
-    return {"requests": got["requests"], "rps": got["throughput"], "p50": milliseconds("50th"), "p99": milliseconds("99th"),
-            "err": f"answers {failed}" if failed else ""}
-
-
 def outcome(generator):
     """What a wrk that has been started reports."""
     out = generator.communicate()[0]
@@ -162,9 +142,8 @@ def measure(entry, cmd, seconds, run):
             return measure_sockets(entry, server.pid, seconds)
         wrk(port, entry, 1).communicate()
         before = cpu_seconds(server.pid)
-        others = [wrk(port, beside, seconds)] if beside else []
-        got = vegeta_outcome(vegeta(port, entry, seconds)) if "rate" in entry else outcome(wrk(port, entry, seconds))
-        others = [outcome(g) for g in others]
+        generators = [wrk(port, load, seconds) for load in [entry] + ([beside] if beside else [])]
+        got, *others = [outcome(g) for g in generators]
         used, memory = cpu_seconds(server.pid) - before, pss_mb(server.pid)
         requests = got["requests"] + sum(o["requests"] for o in others)
         return {**got, "us": used / max(requests, 1) * 1e6, "pss": memory, "beside": others[0] if others else None}
@@ -225,8 +204,6 @@ def main():
     for template in (HERE / "conf").glob("*.in"):
         (run / template.stem).write_text(render(template.read_text()))
     subprocess.run(["gcc", "-O2", "-static", "-o", str(HERE / "apps" / "hello.cgi"), str(HERE / "apps" / "hello.c")], check=True)
-    if "rate" in pathlib.Path(args.suite).read_text() and not VEGETA.exists():
-        subprocess.run(["go", "install", "github.com/tsenart/vegeta/v12@v12.13.0"], env={**os.environ, "GOBIN": str(VEGETA.parent)}, check=True)
     subprocess.run(["go", "build", "-o", WSLOAD, "./bench/wsload"], cwd=ROOT, check=True)
     raise_descriptors()
     suite = [e for e in json.load(open(args.suite)) if not args.only or e["name"] in args.only.split(",")]
