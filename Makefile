@@ -31,7 +31,7 @@ lint: ## gofmt, go vet, staticcheck
 
 # -count=1: Go's cache of test results can't know that a test ran the binary.
 test: setup lint ## everything a change must pass; under 15 minutes on 2 cores
-	go test -race -count=1 -p $(JOBS) -timeout 10m ./...
+	go test -race -count=1 -p $(JOBS) -timeout 20m ./...
 	PYTHONPATH=scripts python3 -m unittest discover -s scripts/tests
 
 fuzz: ## run every fuzz function for FUZZTIME=30s each

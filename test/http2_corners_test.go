@@ -122,6 +122,7 @@ func TestLimitsOfHTTP2(t *testing.T) {
 
 	for name, client := range s.protocols(t) {
 		scheme, proto, _ := strings.Cut(name, " ")
+		client.Transport.(*http.Transport).ExpectContinueTimeout = 20 * time.Second
 		for what, header := range map[string]http.Header{
 			"bytes":  {"X-Long": slices.Repeat([]string{strings.Repeat("x", 3000)}, 6)},
 			"fields": {"X-Many": strings.Split(strings.Repeat("x", 30), "")},
@@ -152,7 +153,6 @@ func TestLimitsOfHTTP2(t *testing.T) {
 			}
 			req.ContentLength = length
 			req.Header.Set("Expect", "100-continue")
-			client.Transport.(*http.Transport).ExpectContinueTimeout = 20 * time.Second
 			r, err := client.Do(req)
 			if err != nil {
 				t.Fatalf("%s, %d bytes with Expect: %v", name, length, err)
