@@ -607,7 +607,7 @@ func TestPings(t *testing.T) {
 // What an application leaves unread holds back the client's pong, too.
 func TestASlowApplicationIsNotTheClientsSilence(t *testing.T) {
 	r, pass := openStill(t, Options{PingInterval: 20 * time.Second, PingTimeout: 10 * time.Second})
-	r.send(true, ws.OpText, "a") // nobody reads it
+	r.send(true, ws.OpText, "a")   // nobody reads it
 	go io.Copy(io.Discard, r.Conn) // the client takes the pings
 	conn := r.hub.all()[0]
 	for !conn.stalled.Load() {
