@@ -77,6 +77,7 @@ func newRoute(c *config.Route, pool *config.Pool, apps *applications) (*site.Rou
 	own := *app
 	own.Priority = priorities[c.Priority]
 	r.Backend = apps.before(c.Pool, &own)
+	r.Quick = r.Backend == backend.Backend(&own) // what stands before it in development looks into requests
 	r.RootPath = c.RootPath
 	r.Target.PassAuthorization = c.PassAuthorization
 	r.Bodies, r.ReplayIdempotent = own.Bodies, app.ReplayIdempotent
@@ -148,7 +149,7 @@ func useSocket(r *site.Route, c *config.Socket, apps *applications, path string)
 // useFastCGI makes r a route to an application that runs elsewhere.
 func useFastCGI(r *site.Route, c *config.FastCGI, apps *applications) (err error) {
 	r.Name = "fastcgi " + c.Address.String()
-	r.Backend = apps.fastcgi(c)
+	r.Backend, r.Quick = apps.fastcgi(c), true
 	if !c.BufferRequests {
 		r.Bodies = backend.Sized
 	}

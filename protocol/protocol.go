@@ -43,6 +43,12 @@ type Request struct {
 	// Params are the meta-variables, each name at most once, in no order
 	// that means anything.
 	Params []Param
+	// Pairs are the meta-variables as name-value pairs of FastCGI, see
+	// AppendPair, of 65535 bytes at most. With them Params is empty, and only
+	// FastCGI understands the request. They are not read after Open.
+	Pairs []byte
+	// Label names the request in logs.
+	Label Label
 	// Stdin is the request body; nil means that there is none. It is read
 	// from one goroutine at a time, and never after Exchange.Close returned,
 	// unless it is Live.
@@ -58,6 +64,9 @@ type Request struct {
 	// see Returned below: it has waited for its turn already.
 	Returned bool
 }
+
+// Label is what logs call a request: its UNIQUE_ID, method and target.
+type Label struct{ ID, Method, Target string }
 
 // Live is implemented by a Request.Stdin that a client sends at its own pace. A
 // Read of it may outlast the exchange, which doesn't wait for the client then.

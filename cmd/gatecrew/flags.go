@@ -55,6 +55,7 @@ var flagGroups = []flagGroup{
 		{name: "client-auth", value: "require|optional", usage: "whether clients must have one (default: require)", keys: []string{"site.tls.client_auth"}},
 		{name: "hsts", value: "TIME", usage: "how long browsers shall come by HTTPS alone", keys: []string{"site.hsts.max_age"}},
 		{name: "h2c", usage: "HTTP/2 without TLS too, for a proxy in front", keys: []string{"h2c"}, sets: "true"},
+		{name: "http1", value: "fast|net", usage: "who reads HTTP/1.1: the gateway, or Go's net/http (default: fast)", keys: []string{"http1"}},
 		staticFlag,
 		{name: "keep-alive", value: "TIME", usage: "how long an idle connection is kept (default: 75s)", keys: []string{"limits.idle_timeout"}},
 		{name: "max-body", value: "SIZE", usage: "largest request body (default: 1g)", keys: []string{"limits.max_body"}},

@@ -26,6 +26,10 @@ type Config struct {
 	// that they may (RFC 9113, section 3.3), such as a proxy in front. With
 	// TLS, HTTP/2 is always offered. Default: false.
 	H2C bool `yaml:"h2c"`
+	// HTTP1 is who reads HTTP/1.1 where there is no TLS: fast, a reader of the
+	// gateway's own for plain requests, which leaves all others to Go's
+	// net/http, or net, net/http alone. Default: fast.
+	HTTP1 string `yaml:"http1"`
 	// HTTP2 bounds what one HTTP/2 connection can take.
 	HTTP2 HTTP2 `yaml:"http2"`
 	// Log says what is written about the gateway and about requests.

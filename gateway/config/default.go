@@ -26,6 +26,7 @@ func Default() *Config {
 
 			WebSocketMemory: 512 << 20,
 		},
+		HTTP1:           "fast",
 		HTTP2:           HTTP2{MaxConcurrentStreams: 128},
 		GracefulTimeout: 30 * time.Second,
 	}

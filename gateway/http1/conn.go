@@ -1,0 +1,363 @@
+package http1
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"gatecrew/protocol/cgi"
+)
+
+// Handler answers the plain requests of one connection, one after another.
+type Handler interface {
+	// Answer answers p with one Write of a whole response, or with Respond.
+	// body is the request's body, nil when there is none. Neither p's Fields
+	// nor body may be used after Answer.
+	Answer(p *cgi.Plain, body []byte)
+}
+
+const (
+	// readSize is how much is read at once while nothing is known of what
+	// comes: most heads, and what a connection that is idle costs.
+	readSize = 4 << 10
+	// MaxBody is the longest body in bytes that is read here. It fits into one
+	// record of FastCGI, and travels with its request.
+	MaxBody = 32 << 10
+	// bodyPatience is how long the rest of a body may be in coming. A longer
+	// silence is net/http's and the handler's to judge.
+	bodyPatience = time.Second
+)
+
+// Conn is a client's connection. Its exported methods are for its Handler,
+// during Answer.
+type Conn struct {
+	server  *Server
+	nc      net.Conn
+	handler Handler
+	request cgi.Plain
+
+	buf        []byte // what was read, and not yet answered, is buf[start:end]
+	start, end int
+	waits      waits
+	active     bool // there has been a request
+	closing    bool // no request follows; the client is to be told by the end of the connection
+	broken     bool // what the client has got is not whole
+
+	ctx   *watchedContext // nil until somebody asks
+	watch watch
+}
+
+func newConn(s *Server, nc net.Conn) *Conn {
+	c := &Conn{server: s, nc: nc, buf: make([]byte, readSize)}
+	c.request.Local = cgi.LocalEndpoint(nc.LocalAddr())
+	c.request.Remote = cgi.RemoteEndpoint(nc.RemoteAddr().String())
+	c.request.Fields = make([]cgi.Field, 0, 16)
+	c.waits.until(fresh, s.deadline(s.HeaderTimeout))
+	c.handler = s.Handler(c)
+	return c
+}
+
+// serve is the life of the connection.
+func (c *Conn) serve() {
+	defer c.server.ended(c)
+	if c.serveRequests() {
+		c.server.handOn(c.nc, c.buf[c.start:c.end:c.end])
+	} else {
+		if c.closing && !c.broken {
+			c.linger()
+		}
+		_ = c.nc.Close()
+		c.server.State(c.nc, http.StateClosed)
+	}
+	if c.ctx != nil {
+		c.ctx.cancel()
+	}
+}
+
+// serveRequests answers requests until there are no more. other is true when the
+// next one, with which buf begins, is not plain.
+func (c *Conn) serveRequests() (other bool) {
+	for !c.closing && !c.broken {
+		n, v := c.readHead()
+		if v == more || !c.waits.end() {
+			return false
+		}
+		if v != plain {
+			return true
+		}
+		var content []byte
+		if c.request.HasLength {
+			var ok bool
+			if content, ok = c.readBody(n, c.request.ContentLength); !ok {
+				return true
+			}
+		}
+		if !c.active {
+			c.active = true
+			c.server.State(c.nc, http.StateActive)
+		}
+		c.watch.begin()
+		c.handler.Answer(&c.request, content)
+		early := c.watch.end(c.nc)
+		if c.start += n + len(content); c.start >= c.end { // a body that was read apart is behind end
+			c.start, c.end = 0, 0
+		}
+		if len(early) > 0 {
+			c.buf = append(c.buf[:c.end], early...)
+			c.end = len(c.buf)
+			c.buf = c.buf[:cap(c.buf)]
+		}
+		if c.request.Method == http.MethodPost {
+			c.skipLineEnds()
+		}
+		if c.server.stopping.Load() {
+			c.closing = true
+		}
+	}
+	return false
+}
+
+// readHead reads until there is a head, or its beginning and the end of the
+// connection, which is not plain; more says that there won't be one.
+func (c *Conn) readHead() (n int, v verdict) {
+	waiting := false
+	for {
+		if c.end > c.start {
+			n, v = parse(c.buf[c.start:c.end], &c.request, c.server.HeaderFields)
+			if v == plain && n > c.server.HeaderBytes {
+				v = other
+			}
+			if v != more {
+				return n, v
+			}
+			if !waiting && c.active && !c.waits.until(head, c.server.deadline(c.server.HeaderTimeout)) {
+				return 0, more
+			}
+			waiting = true
+		} else if c.active && !c.waits.until(idle, c.server.deadline(c.server.IdleTimeout)) {
+			return 0, more
+		}
+		c.makeRoom()
+		read, err := c.nc.Read(c.buf[c.end:])
+		if c.end += read; read == 0 && err != nil {
+			if c.end > c.start {
+				return 0, other
+			}
+			return 0, more
+		}
+	}
+}
+
+// makeRoom has room behind what was read.
+func (c *Conn) makeRoom() {
+	switch {
+	case c.end < len(c.buf):
+	case c.start > 0:
+		c.end = copy(c.buf, c.buf[c.start:c.end])
+		c.start = 0
+	default:
+		c.buf = append(c.buf, make([]byte, maxHead)...)
+	}
+}
+
+// readBody returns the body behind a head of n bytes. false leaves it, with what
+// has come of it in buf, to net/http.
+func (c *Conn) readBody(n, length int) (content []byte, ok bool) {
+	if length > MaxBody {
+		return nil, false
+	}
+	have := c.buf[c.start+n : c.end]
+	if len(have) >= length {
+		return have[:length:length], true
+	}
+	content = append(make([]byte, 0, length), have...)
+	_ = c.nc.SetReadDeadline(time.Now().Add(bodyPatience)) // an error is Read's too
+	read, err := io.ReadFull(c.nc, content[len(content):length])
+	_ = c.nc.SetReadDeadline(time.Time{})
+	content = content[:len(content)+read]
+	if err != nil {
+		c.buf = slices.Concat(c.buf[:c.end], content[len(have):])
+		c.end = len(c.buf)
+		return nil, false
+	}
+	return content, true
+}
+
+// skipLineEnds skips those which some clients send behind the body of a POST, as
+// net/http does.
+func (c *Conn) skipLineEnds() {
+	for range 4 {
+		if c.start == c.end || c.buf[c.start] != '\r' && c.buf[c.start] != '\n' {
+			return
+		}
+		c.start++
+	}
+}
+
+// linger waits, for a moment, until the client has got all and hangs up. A
+// connection that is closed while the client still sends is reset, and what was
+// under way to it is lost (RFC 9112, section 9.6).
+func (c *Conn) linger() {
+	if half, ok := c.nc.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
+		_ = c.nc.SetReadDeadline(time.Now().Add(500 * time.Millisecond)) // net/http's time
+		_, _ = io.Copy(io.Discard, c.nc)
+	}
+}
+
+// Write sends a response, or a part of one. An error ends the connection.
+func (c *Conn) Write(p []byte) (int, error) {
+	n, err := c.nc.Write(p)
+	if err != nil {
+		c.broken = true
+	}
+	return n, err
+}
+
+// Context ends when the client goes away while a request is answered, and with
+// the connection.
+func (c *Conn) Context() context.Context {
+	if c.ctx == nil {
+		c.ctx = newContext(c)
+	}
+	return c.ctx
+}
+
+// deadline is a moment for waits.
+func (s *Server) deadline(timeout time.Duration) time.Duration {
+	return time.Duration(s.clock.Load()) + s.tick + timeout
+}
+
+// phase is what a connection waits for.
+type phase int64
+
+const (
+	fresh phase = iota + 1 // its first request
+	idle                   // the next one
+	head                   // the rest of a head
+)
+
+// waits says what a connection waits for, and until when; 0 for nothing. Whoever
+// closes the connection for being late takes it away with late, so that no
+// request is begun on a connection that is closed.
+type waits struct{ state atomic.Int64 }
+
+const (
+	phaseBits = 2
+	late      = -1
+)
+
+// until begins to wait, end ends it; false when the connection is closed.
+func (w *waits) until(p phase, deadline time.Duration) bool {
+	return w.set(int64(deadline)<<phaseBits | int64(p))
+}
+
+func (w *waits) end() bool { return w.set(0) }
+
+func (w *waits) set(next int64) bool {
+	for {
+		now := w.state.Load()
+		if now == late {
+			return false
+		}
+		if w.state.CompareAndSwap(now, next) {
+			return true
+		}
+	}
+}
+
+// expire closes the connection if it has waited for too long.
+func (c *Conn) expire(now time.Duration) {
+	if state := c.waits.state.Load(); state > 0 && time.Duration(state>>phaseBits) <= now {
+		c.closeLate(state)
+	}
+}
+
+// dismiss closes the connection if it is idle.
+func (c *Conn) dismiss() {
+	if state := c.waits.state.Load(); state > 0 && phase(state&(1<<phaseBits-1)) == idle {
+		c.closeLate(state)
+	}
+}
+
+func (c *Conn) closeLate(state int64) {
+	if c.waits.state.CompareAndSwap(state, late) {
+		_ = c.nc.Close()
+	}
+}
+
+// watch is the watching over a client while its request is answered.
+type watch struct {
+	mu    sync.Mutex
+	due   bool          // a request is being answered
+	ended chan struct{} // closed when nobody watches any more; nil when nobody began
+	early []byte        // what the client has sent meanwhile
+}
+
+func (w *watch) begin() {
+	w.mu.Lock()
+	w.due = true
+	w.mu.Unlock()
+}
+
+// start watches, if that makes sense. It may be called from any goroutine.
+func (w *watch) start(nc net.Conn, gone func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.due || w.ended != nil {
+		return
+	}
+	ended := make(chan struct{})
+	w.ended = ended
+	go func() {
+		defer close(ended)
+		var b [1]byte
+		n, err := nc.Read(b[:])
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if n > 0 {
+			w.early = append(w.early, b[0]) // the next request: the client is there
+		} else if err != nil && w.due {
+			gone()
+		}
+	}()
+}
+
+// end ends the watching, and returns what came meanwhile.
+func (w *watch) end(nc net.Conn) (early []byte) {
+	w.mu.Lock()
+	w.due = false
+	ended := w.ended
+	w.mu.Unlock()
+	if ended == nil {
+		return nil
+	}
+	_ = nc.SetReadDeadline(time.Unix(1, 0))
+	<-ended
+	_ = nc.SetReadDeadline(time.Time{})
+	early = w.early
+	w.early, w.ended = nil, nil
+	return early
+}
+
+// watchedContext begins to watch the client when somebody asks for its Done.
+type watchedContext struct {
+	context.Context
+	cancel context.CancelFunc
+	conn   *Conn
+}
+
+func newContext(c *Conn) *watchedContext {
+	ctx, cancel := context.WithCancel(context.WithValue(context.Background(), http.LocalAddrContextKey, c.nc.LocalAddr()))
+	return &watchedContext{ctx, cancel, c}
+}
+
+// Done implements context.Context.
+func (w *watchedContext) Done() <-chan struct{} {
+	w.conn.watch.start(w.conn.nc, w.cancel)
+	return w.Context.Done()
+}

@@ -1,0 +1,322 @@
+package http1
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// pendingSize is how many bytes of a body wait for others before they are sent. A
+// response that ends within them gets a Content-Length.
+const pendingSize = 4 << 10
+
+// response is the http.ResponseWriter of one plain request. It does what that of
+// net/http does, as far as this gateway's handler makes use of it; it doesn't
+// guess a Content-Type.
+type response struct {
+	conn    *Conn
+	request *http.Request
+	header  http.Header
+
+	status    int    // 0 before WriteHeader
+	head      []byte // encoded without its framing, until it is sent
+	pending   []byte // of the body, until it is sent
+	length    int64  // the Content-Length, -1 when there is none
+	written   int64  // bytes of body that were taken
+	dated     bool   // there is a Date
+	committed bool   // how the body is framed is settled, and head is empty
+	chunked   bool
+}
+
+var responses = sync.Pool{New: func() any {
+	return &response{header: http.Header{}, head: make([]byte, 0, 1<<10), pending: make([]byte, 0, pendingSize)}
+}}
+
+// Respond has serve answer the request, with its body, as net/http would.
+func (c *Conn) Respond(body []byte, serve func(http.ResponseWriter, *http.Request)) {
+	r, err := newRequest(c.Context(), &c.request, body, c.nc.RemoteAddr().String())
+	if err != nil { // it is no target to net/http
+		c.broken = true
+		return
+	}
+	w := responses.Get().(*response)
+	w.conn, w.request, w.length = c, r, -1
+	if c.guard(func() { serve(w, r) }) && w.finish() != nil {
+		c.broken = true
+	}
+	clear(w.header)
+	*w = response{header: w.header, head: w.head[:0], pending: w.pending[:0]}
+	responses.Put(w)
+}
+
+// guard runs serve. false when it has panicked, as a handler does to have the
+// response broken off.
+func (c *Conn) guard(serve func()) (whole bool) {
+	defer func() {
+		failure := recover()
+		if failure == nil {
+			return
+		}
+		c.broken = true
+		if failure != http.ErrAbortHandler {
+			stack := make([]byte, 64<<10)
+			stack = stack[:runtime.Stack(stack, false)]
+			c.server.Log.Error("panic while a request was served", zap.Any("panic", failure), zap.ByteString("stack", stack))
+		}
+	}()
+	serve()
+	return true
+}
+
+// Header implements http.ResponseWriter.
+func (w *response) Header() http.Header { return w.header }
+
+// WriteHeader implements http.ResponseWriter.
+func (w *response) WriteHeader(status int) {
+	if w.status != 0 {
+		return
+	}
+	b := w.head[:0]
+	b = append(b, "HTTP/1.1 "...)
+	b = strconv.AppendInt(b, int64(status), 10)
+	b = append(b, ' ')
+	if text := http.StatusText(status); text != "" {
+		b = append(b, text...)
+	} else {
+		b = append(b, "status code "...)
+		b = strconv.AppendInt(b, int64(status), 10)
+	}
+	b = append(b, "\r\n"...)
+	if status < 200 { // RFC 9110, section 15.2
+		b = w.appendFields(b, false)
+		_, _ = w.conn.Write(append(b, "\r\n"...))
+		w.head = b[:0]
+		return
+	}
+	w.status = status
+	w.head = w.appendFields(b, true)
+}
+
+// appendFields appends the header; with final it is noted what that says about
+// the response.
+func (w *response) appendFields(b []byte, final bool) []byte {
+	var room [24]string
+	names := room[:0]
+	for name := range w.header {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		values := w.header[name]
+		if len(values) == 0 || strings.HasPrefix(name, http.TrailerPrefix) {
+			continue
+		}
+		switch name {
+		case "Content-Length":
+			n, err := strconv.ParseInt(values[0], 10, 64)
+			if err != nil || n < 0 || !final {
+				continue
+			}
+			w.length = n
+		case "Transfer-Encoding":
+			continue
+		case "Date":
+			w.dated = w.dated || final
+		case "Connection":
+			if final && values[0] == "close" {
+				w.conn.closing = true
+			}
+		}
+		for _, value := range values {
+			b = append(b, name...)
+			b = append(b, ": "...)
+			b = append(b, value...)
+			b = append(b, "\r\n"...)
+		}
+	}
+	return b
+}
+
+// bodiless reports whether the response has no body whatever is written (RFC
+// 9110, section 6.4.1).
+func (w *response) bodiless() bool {
+	return w.request.Method == http.MethodHead || w.status == http.StatusNoContent || w.status == http.StatusNotModified
+}
+
+// Write implements http.ResponseWriter.
+func (w *response) Write(p []byte) (int, error) {
+	if w.status == 0 {
+		w.WriteHeader(http.StatusOK)
+	}
+	if w.conn.broken {
+		return 0, net.ErrClosed
+	}
+	if len(p) == 0 {
+		return 0, nil
+	}
+	if w.bodiless() {
+		if w.request.Method == http.MethodHead {
+			w.written += int64(len(p))
+			return len(p), nil
+		}
+		return 0, http.ErrBodyNotAllowed
+	}
+	if w.length >= 0 && w.written+int64(len(p)) > w.length {
+		return 0, http.ErrContentLength
+	}
+	w.written += int64(len(p))
+	if len(w.pending)+len(p) <= pendingSize {
+		w.pending = append(w.pending, p...)
+		return len(p), nil
+	}
+	return len(p), w.send(p, false)
+}
+
+// commit settles how the body is framed. whole says that all of it is in pending.
+func (w *response) commit(whole bool) {
+	if w.committed {
+		return
+	}
+	w.committed = true
+	switch {
+	case w.length >= 0:
+	case w.bodiless():
+		if whole && w.written > 0 { // the body of a HEAD, which is not sent
+			w.head = appendLength(w.head, w.written)
+		}
+	case whole:
+		w.head = appendLength(w.head, w.written)
+	default:
+		w.chunked = true
+		w.head = append(w.head, "Transfer-Encoding: chunked\r\n"...)
+	}
+	if !w.dated {
+		w.head = append(w.head, Date(time.Now())...)
+	}
+	w.head = append(w.head, "\r\n"...)
+}
+
+func appendLength(b []byte, n int64) []byte {
+	b = append(b, "Content-Length: "...)
+	b = strconv.AppendInt(b, n, 10)
+	return append(b, "\r\n"...)
+}
+
+// send sends what is there, and p behind it.
+func (w *response) send(p []byte, whole bool) error {
+	w.commit(whole)
+	if w.conn.broken {
+		return net.ErrClosed
+	}
+	out := make(net.Buffers, 0, 5)
+	if size := len(w.pending) + len(p); w.chunked && size > 0 {
+		w.head = strconv.AppendInt(w.head, int64(size), 16)
+		w.head = append(w.head, "\r\n"...)
+	}
+	for _, part := range [...][]byte{w.head, w.pending, p} {
+		if len(part) > 0 {
+			out = append(out, part)
+		}
+	}
+	if w.chunked && len(w.pending)+len(p) > 0 {
+		out = append(out, crlf)
+	}
+	var err error
+	switch len(out) {
+	case 0:
+	case 1:
+		_, err = w.conn.nc.Write(out[0])
+	default:
+		_, err = out.WriteTo(w.conn.nc)
+	}
+	w.head, w.pending = w.head[:0], w.pending[:0]
+	if err != nil {
+		w.conn.broken = true
+	}
+	return err
+}
+
+var crlf = []byte("\r\n")
+
+// FlushError is for http.ResponseController.
+func (w *response) FlushError() error {
+	if w.status == 0 {
+		w.WriteHeader(http.StatusOK)
+	}
+	return w.send(nil, false)
+}
+
+// Flush implements http.Flusher.
+func (w *response) Flush() { _ = w.FlushError() }
+
+// ReadFrom has the kernel copy a file, where it can.
+func (w *response) ReadFrom(src io.Reader) (n int64, err error) {
+	if w.status == 0 {
+		w.WriteHeader(http.StatusOK)
+	}
+	direct, ok := w.conn.nc.(io.ReaderFrom)
+	if !ok || w.length < 0 || w.bodiless() {
+		return io.Copy(struct{ io.Writer }{w}, src)
+	}
+	if err := w.send(nil, false); err != nil {
+		return 0, err
+	}
+	// It looks for a file behind one LimitedReader, and not behind two.
+	rest := &io.LimitedReader{R: src, N: w.length - w.written}
+	if limited, ok := src.(*io.LimitedReader); ok {
+		rest.R, rest.N = limited.R, min(rest.N, limited.N)
+	}
+	n, err = direct.ReadFrom(rest)
+	w.written += n
+	if err != nil {
+		var network *net.OpError
+		if errors.As(err, &network) {
+			w.conn.broken = true
+		}
+	}
+	return n, err
+}
+
+// SetReadDeadline, SetWriteDeadline and EnableFullDuplex are for
+// http.ResponseController. The body is there already, and how long a client may
+// take nothing is the business of listen.Conns.
+func (w *response) SetReadDeadline(time.Time) error  { return nil }
+func (w *response) SetWriteDeadline(time.Time) error { return nil }
+func (w *response) EnableFullDuplex() error          { return nil }
+
+// finish ends the response.
+func (w *response) finish() error {
+	if w.status == 0 {
+		w.WriteHeader(http.StatusOK)
+	}
+	if w.length >= 0 && w.written < w.length && !w.bodiless() {
+		w.conn.broken = true // the client must not take what it has for the whole
+	}
+	w.commit(true)
+	if err := w.send(nil, true); err != nil || !w.chunked {
+		return err
+	}
+	b := append(w.head[:0], "0\r\n"...)
+	for name, values := range w.header {
+		if trailer, ok := strings.CutPrefix(name, http.TrailerPrefix); ok {
+			for _, value := range values {
+				b = append(b, trailer...)
+				b = append(b, ": "...)
+				b = append(b, value...)
+				b = append(b, "\r\n"...)
+			}
+		}
+	}
+	w.head = append(b, "\r\n"...)
+	_, err := w.conn.Write(w.head)
+	return err
+}
