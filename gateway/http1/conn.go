@@ -48,7 +48,7 @@ type Conn struct {
 	closing    bool // no request follows; the client is to be told by the end of the connection
 	broken     bool // what the client has got is not whole
 
-	ctx   *watchedContext // nil until somebody asks
+	ctx   watchedContext
 	watch watch
 }
 
@@ -58,6 +58,8 @@ func newConn(s *Server, nc net.Conn) *Conn {
 	c.request.Remote = cgi.RemoteEndpoint(nc.RemoteAddr().String())
 	c.request.Fields = make([]cgi.Field, 0, 16)
 	c.waits.until(fresh, s.deadline(s.HeaderTimeout))
+	ctx, cancel := context.WithCancel(context.WithValue(context.Background(), http.LocalAddrContextKey, nc.LocalAddr()))
+	c.ctx = watchedContext{ctx, cancel, c}
 	c.handler = s.Handler(c)
 	return c
 }
@@ -74,9 +76,7 @@ func (c *Conn) serve() {
 		_ = c.nc.Close()
 		c.server.State(c.nc, http.StateClosed)
 	}
-	if c.ctx != nil {
-		c.ctx.cancel()
-	}
+	c.ctx.cancel()
 }
 
 // serveRequests answers requests until there are no more. other is true when the
@@ -220,12 +220,7 @@ func (c *Conn) Write(p []byte) (int, error) {
 
 // Context ends when the client goes away while a request is answered, and with
 // the connection.
-func (c *Conn) Context() context.Context {
-	if c.ctx == nil {
-		c.ctx = newContext(c)
-	}
-	return c.ctx
-}
+func (c *Conn) Context() context.Context { return &c.ctx }
 
 // deadline is a moment for waits.
 func (s *Server) deadline(timeout time.Duration) time.Duration {
@@ -290,52 +285,67 @@ func (c *Conn) closeLate(state int64) {
 	}
 }
 
-// watch is the watching over a client while its request is answered.
+// watch is the watching over a client while its request is answered. It begins a
+// tick or two of the server's clock after somebody has asked for it: by then most
+// requests have been answered, and have cost nothing for it.
 type watch struct {
+	stage atomic.Int32
+
 	mu    sync.Mutex
-	due   bool          // a request is being answered
 	ended chan struct{} // closed when nobody watches any more; nil when nobody began
 	early []byte        // what the client has sent meanwhile
 }
 
-func (w *watch) begin() {
-	w.mu.Lock()
-	w.due = true
-	w.mu.Unlock()
-}
+const (
+	unwatched int32 = iota // there is no request
+	asked                  // nobody wants to know about its client
+	wanted                 // somebody does,
+	awaited                // since the last tick
+	watched                // a goroutine reads from the client
+)
 
-// start watches, if that makes sense. It may be called from any goroutine.
-func (w *watch) start(nc net.Conn, gone func()) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if !w.due || w.ended != nil {
-		return
-	}
-	ended := make(chan struct{})
-	w.ended = ended
-	go func() {
-		defer close(ended)
-		var b [1]byte
-		n, err := nc.Read(b[:])
+func (w *watch) begin() { w.stage.Store(asked) }
+
+// want has the client watched. It may be called from any goroutine.
+func (w *watch) want() { w.stage.CompareAndSwap(asked, wanted) }
+
+// ticked is called by the server's clock.
+func (w *watch) ticked(nc net.Conn, gone func()) {
+	switch w.stage.Load() {
+	case wanted:
+		w.stage.CompareAndSwap(wanted, awaited)
+	case awaited:
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		if n > 0 {
-			w.early = append(w.early, b[0]) // the next request: the client is there
-		} else if err != nil && w.due {
-			gone()
+		ended := make(chan struct{})
+		w.ended = ended
+		if !w.stage.CompareAndSwap(awaited, watched) {
+			w.ended = nil
+			return
 		}
-	}()
+		go func() {
+			defer close(ended)
+			var b [1]byte
+			n, err := nc.Read(b[:])
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			if n > 0 {
+				w.early = append(w.early, b[0]) // the next request: the client is there
+			} else if err != nil && w.stage.Load() == watched {
+				gone()
+			}
+		}()
+	}
 }
 
 // end ends the watching, and returns what came meanwhile.
 func (w *watch) end(nc net.Conn) (early []byte) {
-	w.mu.Lock()
-	w.due = false
-	ended := w.ended
-	w.mu.Unlock()
-	if ended == nil {
+	if w.stage.Swap(unwatched) != watched {
 		return nil
 	}
+	w.mu.Lock()
+	ended := w.ended
+	w.mu.Unlock()
 	_ = nc.SetReadDeadline(time.Unix(1, 0))
 	<-ended
 	_ = nc.SetReadDeadline(time.Time{})
@@ -351,13 +361,8 @@ type watchedContext struct {
 	conn   *Conn
 }
 
-func newContext(c *Conn) *watchedContext {
-	ctx, cancel := context.WithCancel(context.WithValue(context.Background(), http.LocalAddrContextKey, c.nc.LocalAddr()))
-	return &watchedContext{ctx, cancel, c}
-}
-
 // Done implements context.Context.
 func (w *watchedContext) Done() <-chan struct{} {
-	w.conn.watch.start(w.conn.nc, w.cancel)
+	w.conn.watch.want()
 	return w.Context.Done()
 }

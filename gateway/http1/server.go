@@ -47,6 +47,7 @@ type Config struct {
 type Server struct {
 	Config
 	handedOn chan net.Conn
+	awake    chan struct{} // there is a connection again
 	refusing chan struct{} // closed when nothing can be handed on any more
 	stopping atomic.Bool
 	clock    atomic.Int64 // time since start, as of the last tick
@@ -61,8 +62,8 @@ type Server struct {
 // NewServer makes a server. It serves nothing before Serve.
 func NewServer(c Config) *Server {
 	c.HeaderBytes = min(c.HeaderBytes, maxHead)
-	s := &Server{Config: c, handedOn: make(chan net.Conn), refusing: make(chan struct{}), conns: map[*Conn]struct{}{},
-		tick: min(max(min(c.HeaderTimeout, c.IdleTimeout)/8, 10*time.Millisecond), time.Second/2)}
+	s := &Server{Config: c, handedOn: make(chan net.Conn), awake: make(chan struct{}, 1), refusing: make(chan struct{}), conns: map[*Conn]struct{}{},
+		tick: min(max(min(c.HeaderTimeout, c.IdleTimeout)/8, 10*time.Millisecond), maxTick)}
 	s.clock.Store(int64(time.Since(start)))
 	go s.watchTime()
 	return s
@@ -95,7 +96,12 @@ func (s *Server) Serve(l net.Listener) error {
 func (s *Server) begin(nc net.Conn) {
 	c := newConn(s, nc)
 	s.mu.Lock()
-	s.conns[c] = struct{}{}
+	if s.conns[c] = struct{}{}; len(s.conns) == 1 {
+		select {
+		case s.awake <- struct{}{}:
+		default:
+		}
+	}
 	s.mu.Unlock()
 	s.State(nc, http.StateNew)
 	go c.serve()
@@ -204,21 +210,39 @@ func (s *Server) Close() {
 	}
 }
 
-// watchTime closes the connections that are late. Looking at all of them a few
-// times a second costs less than a deadline for each read.
+// maxTick is how far apart the looks at all connections are. It bounds how late
+// it is noticed that a client has gone whose request has just begun.
+const maxTick = 50 * time.Millisecond
+
+// watchTime closes the connections that are late, and has the clients watched
+// that somebody wants to know about. Looking at all of them now and then costs
+// less than deadlines and a watcher for each request.
 func (s *Server) watchTime() {
 	ticker := time.NewTicker(s.tick)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-ticker.C:
-			now := time.Since(start)
-			s.clock.Store(int64(now))
-			s.mu.Lock()
-			for c := range s.conns {
-				c.expire(now)
-			}
-			s.mu.Unlock()
+		case <-s.refusing:
+			return
+		}
+		now := time.Since(start)
+		s.clock.Store(int64(now))
+		s.mu.Lock()
+		for c := range s.conns {
+			c.expire(now)
+			c.watch.ticked(c.nc, c.ctx.cancel)
+		}
+		left := len(s.conns)
+		s.mu.Unlock()
+		if left > 0 {
+			continue
+		}
+		ticker.Stop() // a gateway that nobody uses sleeps
+		select {
+		case <-s.awake:
+			s.clock.Store(int64(time.Since(start)))
+			ticker.Reset(s.tick)
 		case <-s.refusing:
 			return
 		}
