@@ -72,7 +72,7 @@ type Log struct {
 }
 
 // Limits bound what one client, and all clients together, can take. None of
-// them can be switched off: every limit is more than zero.
+// them can be switched off: every limit is more than zero, but for FileCache.
 type Limits struct {
 	// MaxBody is the largest request body, in bytes; a larger one is
 	// answered 413. Default: 1g.
@@ -115,6 +115,11 @@ type Limits struct {
 	// connection with 1013. Those that come in one packet don't count.
 	// Default: 512m.
 	WebSocketMemory Size `yaml:"websocket_memory"`
+	// FileCache is how much memory all small files together may take, of 64k
+	// at most each, that static routes have served and keep for the next
+	// requests. A change of a file is seen at once. 0 keeps none.
+	// Default: 32m.
+	FileCache Size `yaml:"file_cache"`
 }
 
 // HTTP2 bounds what one HTTP/2 connection can take. The limits that it shares

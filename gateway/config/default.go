@@ -25,6 +25,7 @@ func Default() *Config {
 			MaxConnections: 8192,
 
 			WebSocketMemory: 512 << 20,
+			FileCache:       32 << 20,
 		},
 		HTTP1:           "fast",
 		HTTP2:           HTTP2{MaxConcurrentStreams: 128},
