@@ -59,7 +59,7 @@ func newRoute(c *config.Route, pool *config.Pool, apps *applications, cache *sta
 	}
 	switch {
 	case c.Static != nil:
-		r.Name = "static " + c.Path
+		r.Name, r.Quick = "static "+c.Path, true
 		files, err := static.New(static.Options{Dir: c.Static.Dir, Index: c.Static.Index, Cache: cache})
 		r.Files = files
 		return r, err

@@ -11,13 +11,14 @@ import (
 	"gatecrew/gateway/backend"
 	"gatecrew/gateway/http1"
 	"gatecrew/gateway/site"
+	"gatecrew/gateway/static"
 	"gatecrew/protocol"
 	"gatecrew/protocol/cgi"
 )
 
 // quick answers the plain requests of one connection, see gateway/http1. It takes
 // the same steps as Handler.serve and Handler.ask, for what nearly all requests
-// are: one for an application in FastCGI, whose answer comes whole. Between the
+// are: one for a small file, or for an application in FastCGI, whose answer comes whole. Between the
 // bytes of the client and those of the application is neither an http.Request nor a
 // header map. Whatever else a request turns out to be goes to Handler.goOn, with
 // what has begun of it.
@@ -88,7 +89,7 @@ func (q *quick) ask(p *cgi.Plain, body []byte) (first *begun, answered bool) {
 	h := q.h
 	here, serverName := q.lookUp(p.Host)
 	path, err := p.Clean()
-	if err != nil || here.RedirectToHTTPS || p.Method == http.MethodHead || int64(len(body)) > h.MaxBody {
+	if err != nil || here.RedirectToHTTPS || int64(len(body)) > h.MaxBody {
 		return nil, false
 	}
 	route := here.Route(path)
@@ -96,7 +97,10 @@ func (q *quick) ask(p *cgi.Plain, body []byte) (first *begun, answered bool) {
 		return nil, false
 	}
 	target, err := route.Locate(path, p.Path)
-	if err != nil {
+	switch {
+	case err == site.ErrStatic:
+		return nil, q.file(p, route, path)
+	case err != nil || p.Method == http.MethodHead:
 		return nil, false
 	}
 	target.ServerName = serverName
@@ -136,7 +140,7 @@ func (q *quick) ask(p *cgi.Plain, body []byte) (first *begun, answered bool) {
 	if n, err := q.conn.Write(response); err != nil {
 		sent = max(0, n-(len(response)-found.Body))
 	}
-	if q.out = response; cap(response) > keptOut {
+	if q.out = response; cap(response) > 2*keptOut {
 		q.out = nil
 	}
 	q.diagnostics.from(origin{id, route.Name, upstream})
@@ -147,7 +151,45 @@ func (q *quick) ask(p *cgi.Plain, body []byte) (first *begun, answered bool) {
 			Referer: p.Get("Referer"), UserAgent: p.Get("User-Agent"), Host: p.Host,
 			RequestID: id, Route: route.Name, Upstream: upstream, Queue: q.begun.queue})
 	}
+	q.request, q.begun, q.answer = protocol.Request{}, begun{}, answer{}
 	return nil, true
+}
+
+// file answers with a small file from memory.
+func (q *quick) file(p *cgi.Plain, route *site.Route, path string) bool {
+	var given static.Conditions
+	for i := range p.Fields {
+		given.Add(p.Fields[i].Name, p.Fields[i].Value)
+	}
+	hot, ok := route.Files.Hot(p.Method, route.Below(path), &given)
+	if !ok {
+		return false
+	}
+	at := time.Now()
+	b := append(q.out[:0], "HTTP/1.1 200 OK\r\n"...)
+	if hot.Status == http.StatusNotModified {
+		b = append(q.out[:0], "HTTP/1.1 304 Not Modified\r\n"...)
+	}
+	b = append(b, hot.Fields...)
+	b = append(b, http1.Date(at)...)
+	b = append(b, "\r\n"...)
+	head := len(b)
+	var n int
+	if len(hot.Body) <= keptOut {
+		b = append(b, hot.Body...)
+		n, _ = q.conn.Write(b)
+	} else {
+		n, _ = q.conn.Write(b, hot.Body)
+	}
+	if q.out = b; cap(b) > 2*keptOut {
+		q.out = nil
+	}
+	if q.h.Access != nil {
+		q.h.Access.Write(&accesslog.Entry{Time: at, Duration: time.Since(at), RemoteAddr: p.Remote.Host,
+			Method: p.Method, URI: p.Target, Proto: "HTTP/1.1", Status: hot.Status, Bytes: int64(max(0, n-head)),
+			Referer: p.Get("Referer"), UserAgent: p.Get("User-Agent"), Host: p.Host, RequestID: requestID(), Route: route.Name})
+	}
+	return true
 }
 
 // lookUp finds the site of a Host.

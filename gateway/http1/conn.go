@@ -209,9 +209,17 @@ func (c *Conn) linger() {
 	}
 }
 
-// Write sends a response, or a part of one. An error ends the connection.
-func (c *Conn) Write(p []byte) (int, error) {
-	n, err := c.nc.Write(p)
+// Write sends a response, in one piece or several, and returns how many bytes of
+// it were sent. An error ends the connection.
+func (c *Conn) Write(p ...[]byte) (n int, err error) {
+	if len(p) == 1 {
+		n, err = c.nc.Write(p[0])
+	} else {
+		var all int64
+		parts := net.Buffers(p)
+		all, err = parts.WriteTo(c.nc)
+		n = int(all)
+	}
 	if err != nil {
 		c.broken = true
 	}

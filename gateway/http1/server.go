@@ -141,7 +141,10 @@ func (l *listener) Accept() (net.Conn, error) {
 
 func (l *listener) Close() error {
 	l.once.Do(func() { close(l.closed) })
-	return l.Listener.Close()
+	if err := l.Listener.Close(); !errors.Is(err, net.ErrClosed) { // it was closed first to stop
+		return err
+	}
+	return nil
 }
 
 // handOn gives a connection to net/http, with what was read of it.

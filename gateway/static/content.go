@@ -64,6 +64,30 @@ type Conditions struct {
 	Other bool
 }
 
+// Add notes a field of a request, with its name in any spelling, if it is one of
+// those.
+func (c *Conditions) Add(name, value string) {
+	to := &c.IfNoneMatch
+	switch is := func(known string) bool { return strings.EqualFold(name, known) }; {
+	case len(name) < len("Range") || name[0]|0x20 != 'i' && name[0]|0x20 != 'r' && name[0]|0x20 != 'a':
+		return
+	case is("If-None-Match"):
+	case is("If-Modified-Since"):
+		to = &c.IfModifiedSince
+	case is("Accept-Encoding"):
+		to = &c.AcceptEncoding
+	case is("Range"), is("If-Range"), is("If-Match"), is("If-Unmodified-Since"):
+		c.Other = true
+		return
+	default:
+		return
+	}
+	if *to != "" {
+		value = *to + "," + value
+	}
+	*to = value
+}
+
 func conditionsOf(h http.Header) Conditions {
 	return Conditions{
 		IfNoneMatch:     h.Get("If-None-Match"),
