@@ -112,9 +112,6 @@ func (c *Conn) serveRequests() (other bool) {
 			c.end = len(c.buf)
 			c.buf = c.buf[:cap(c.buf)]
 		}
-		if c.request.Method == http.MethodPost {
-			c.skipLineEnds()
-		}
 		if c.server.stopping.Load() {
 			c.closing = true
 		}
@@ -122,12 +119,27 @@ func (c *Conn) serveRequests() (other bool) {
 	return false
 }
 
+// nextSize is how many bytes there must be of a next request for net/http to begin
+// with it. A connection that ends before has been idle.
+const nextSize = 4
+
 // readHead reads until there is a head, or its beginning and the end of the
 // connection, which is not plain; more says that there won't be one.
 func (c *Conn) readHead() (n int, v verdict) {
-	waiting := false
+	idling, waiting := c.active, false
 	for {
-		if c.end > c.start {
+		if idling && c.end-c.start >= nextSize {
+			idling = false
+			if c.request.Method == http.MethodPost {
+				c.skipLineEnds()
+			}
+		}
+		switch {
+		case idling:
+			if !c.waits.until(idle, c.server.deadline(c.server.IdleTimeout)) {
+				return 0, more
+			}
+		case c.end > c.start:
 			n, v = parse(c.buf[c.start:c.end], &c.request, c.server.HeaderFields)
 			if v == plain && n > c.server.HeaderBytes {
 				v = other
@@ -135,17 +147,17 @@ func (c *Conn) readHead() (n int, v verdict) {
 			if v != more {
 				return n, v
 			}
+			fallthrough
+		default:
 			if !waiting && c.active && !c.waits.until(head, c.server.deadline(c.server.HeaderTimeout)) {
 				return 0, more
 			}
 			waiting = true
-		} else if c.active && !c.waits.until(idle, c.server.deadline(c.server.IdleTimeout)) {
-			return 0, more
 		}
 		c.makeRoom()
 		read, err := c.nc.Read(c.buf[c.end:])
 		if c.end += read; read == 0 && err != nil {
-			if c.end > c.start {
+			if c.end > c.start && !idling {
 				return 0, other
 			}
 			return 0, more
@@ -191,7 +203,7 @@ func (c *Conn) readBody(n, length int) (content []byte, ok bool) {
 // skipLineEnds skips those which some clients send behind the body of a POST, as
 // net/http does.
 func (c *Conn) skipLineEnds() {
-	for range 4 {
+	for range nextSize {
 		if c.start == c.end || c.buf[c.start] != '\r' && c.buf[c.start] != '\n' {
 			return
 		}
