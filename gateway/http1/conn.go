@@ -5,10 +5,13 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"go.uber.org/zap"
 
 	"gatecrew/protocol/cgi"
 )
@@ -38,6 +41,7 @@ const (
 type Conn struct {
 	server  *Server
 	nc      net.Conn
+	remote  string // its client, as http.Request.RemoteAddr has it
 	handler Handler
 	request cgi.Plain
 
@@ -55,7 +59,10 @@ type Conn struct {
 func newConn(s *Server, nc net.Conn) *Conn {
 	c := &Conn{server: s, nc: nc, buf: make([]byte, readSize)}
 	c.request.Local = cgi.LocalEndpoint(nc.LocalAddr())
-	c.request.Remote = cgi.RemoteEndpoint(nc.RemoteAddr().String())
+	if addr := nc.RemoteAddr(); addr != nil {
+		c.remote = addr.String()
+	}
+	c.request.Remote = cgi.RemoteEndpoint(c.remote)
 	c.request.Fields = make([]cgi.Field, 0, 16)
 	c.waits.until(fresh, s.deadline(s.HeaderTimeout))
 	ctx, cancel := context.WithCancel(context.WithValue(context.Background(), http.LocalAddrContextKey, nc.LocalAddr()))
@@ -102,7 +109,7 @@ func (c *Conn) serveRequests() (other bool) {
 			c.server.State(c.nc, http.StateActive)
 		}
 		c.watch.begin()
-		c.handler.Answer(&c.request, content)
+		c.guard(func() { c.handler.Answer(&c.request, content) })
 		early := c.watch.end(c.nc)
 		if c.start += n + len(content); c.start >= c.end { // a body that was read apart is behind end
 			c.start, c.end = 0, 0
@@ -117,6 +124,24 @@ func (c *Conn) serveRequests() (other bool) {
 		}
 	}
 	return false
+}
+
+// guard runs a handler. One that panics, as it does to have its response broken off,
+// ends the connection and nothing else.
+func (c *Conn) guard(answer func()) {
+	defer func() {
+		failure := recover()
+		if failure == nil {
+			return
+		}
+		c.broken = true
+		if failure != http.ErrAbortHandler {
+			stack := make([]byte, 64<<10)
+			stack = stack[:runtime.Stack(stack, false)]
+			c.server.Log.Error("panic while a request was served", zap.Any("panic", failure), zap.ByteString("stack", stack))
+		}
+	}()
+	answer()
 }
 
 // nextSize is how many bytes there must be of a next request for net/http to begin
@@ -136,8 +161,8 @@ func (c *Conn) readHead() (n int, v verdict) {
 		}
 		switch {
 		case idling:
-			if !c.waits.until(idle, c.server.deadline(c.server.IdleTimeout)) {
-				return 0, more
+			if !c.waits.until(idle, c.server.deadline(c.server.IdleTimeout)) || c.server.stopping.Load() {
+				return 0, more // Stop may have looked just before
 			}
 		case c.end > c.start:
 			n, v = parse(c.buf[c.start:c.end], &c.request, c.server.HeaderFields)
@@ -237,6 +262,10 @@ func (c *Conn) Write(p ...[]byte) (n int, err error) {
 	}
 	return n, err
 }
+
+// Last reports whether the connection ends behind the request that is answered
+// because the server stops. Respond tells the client.
+func (c *Conn) Last() bool { return c.server.stopping.Load() }
 
 // Context ends when the client goes away while a request is answered, and with
 // the connection.
