@@ -197,14 +197,18 @@ func newReader(t testing.TB) *reader {
 }
 
 // Answer implements Handler.
-func (r *reader) Answer(p *cgi.Plain, body []byte) {
+func (r *reader) Answer(p *cgi.Plain, body []byte) bool {
 	t := taken{plain: *p, body: bytes.Clone(body)}
 	t.plain.Fields = slices.Clone(p.Fields)
 	_, t.err = p.Clean()
 	t.pairs = cgi.AppendPairs(nil, p, &r.target, "the id")
 	t.request, _ = newRequest(context.WithValue(context.Background(), http.LocalAddrContextKey, net.Addr(localAddr)), p, t.body, remoteAddr.String())
 	r.taken = append(r.taken, t)
+	return true
 }
+
+// Resume implements Handler.
+func (r *reader) Resume(*cgi.Plain, []byte) { panic("nothing was left to others") }
 
 // check compares what is read here of a stream with what net/http reads. It returns
 // how many requests were read here.

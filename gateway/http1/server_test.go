@@ -42,10 +42,16 @@ type answerer struct {
 	config *serversConfig
 }
 
-func (a *answerer) Answer(p *cgi.Plain, body []byte) {
-	if a.config.answer == nil || !a.config.answer(a.conn, p, body) {
+func (a *answerer) Answer(p *cgi.Plain, body []byte) bool {
+	if a.config.answer == nil {
 		a.conn.Respond(body, a.config.handler.ServeHTTP)
+		return true
 	}
+	return a.config.answer(a.conn, p, body)
+}
+
+func (a *answerer) Resume(_ *cgi.Plain, body []byte) {
+	a.conn.Respond(body, a.config.handler.ServeHTTP)
 }
 
 func startServers(t testing.TB, c serversConfig) *servers {
