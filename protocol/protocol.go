@@ -115,6 +115,14 @@ type Extended interface {
 	Trailers() []Param
 }
 
+// Notifier is implemented by exchanges whose reader need not wait.
+type Notifier interface {
+	// Notify has f called once, as soon as Read would not wait, by a goroutine
+	// that others wait for: f must not block. It returns false, and f is never
+	// called, when Read would not wait now. Until f is called nobody may Read.
+	Notify(f func()) bool
+}
+
 // File is a part of an open file.
 type File struct {
 	*os.File

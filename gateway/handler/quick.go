@@ -36,9 +36,18 @@ type quick struct {
 	pairs       []byte
 	body        bytes.Reader
 	diagnostics diagnostics
-	begun       begun
-	answer      answer
-	out         []byte
+
+	// The request that an application has been asked for. What reads its answer is
+	// the goroutine that it comes with, see Conn.Answered.
+	plain    *cgi.Plain
+	route    *site.Route
+	begun    begun
+	answer   answer
+	notified func() // read
+	found    cgi.Answer
+	upstream string
+	out      []byte
+	unsent   []byte // of the response; nil when there is none yet
 }
 
 // keptOut is the size in bytes up to which a connection keeps what it has needed
@@ -46,7 +55,11 @@ type quick struct {
 const keptOut = 4 << 10
 
 // Quick makes the handler of a connection.
-func (h *Handler) Quick(c *http1.Conn) http1.Handler { return &quick{h: h, conn: c} }
+func (h *Handler) Quick(c *http1.Conn) http1.Handler {
+	q := &quick{h: h, conn: c}
+	q.notified = q.read
+	return q
+}
 
 // begun is a request of which an application has been asked.
 type begun struct {
@@ -77,37 +90,62 @@ func (b *begun) close() {
 }
 
 // Answer implements http1.Handler.
-func (q *quick) Answer(p *cgi.Plain, body []byte) {
-	if first, answered := q.ask(p, body); !answered {
-		q.conn.Respond(body, func(w http.ResponseWriter, r *http.Request) { q.h.goOn(w, r, first) })
+func (q *quick) Answer(p *cgi.Plain, body []byte) (done bool) {
+	step := q.ask(p, body)
+	if step == goesOn {
+		q.goOn(body, nil)
 	}
+	return step != later
 }
 
-// ask answers p, if that can be done here. Otherwise first is what has been done, nil
-// when that is nothing.
-func (q *quick) ask(p *cgi.Plain, body []byte) (first *begun, answered bool) {
+// Resume implements http1.Handler.
+func (q *quick) Resume(_ *cgi.Plain, body []byte) {
+	if q.unsent == nil {
+		q.goOn(body, &q.begun)
+		return
+	}
+	n, _ := q.conn.Write(q.unsent)
+	q.unsent = q.unsent[n:]
+	q.finish()
+}
+
+func (q *quick) goOn(body []byte, first *begun) {
+	q.conn.Respond(body, func(w http.ResponseWriter, r *http.Request) { q.h.goOn(w, r, first) })
+}
+
+// step is how far ask has come.
+type step uint8
+
+const (
+	goesOn step = iota // nothing has been done: the request is for goOn
+	later              // an application has been asked, and Conn.Answered is due
+	done               // the request is answered
+)
+
+// ask answers p, or has an application do so, if that can be done here.
+func (q *quick) ask(p *cgi.Plain, body []byte) step {
 	h := q.h
 	here, serverName := q.lookUp(p.Host)
 	path, err := p.Clean()
 	if err != nil || here.RedirectToHTTPS || int64(len(body)) > h.MaxBody {
-		return nil, false
+		return goesOn
 	}
 	route := here.Route(path)
 	if route == nil || !route.Quick {
-		return nil, false
+		return goesOn
 	}
 	target, err := route.Locate(path, p.Path)
 	switch {
 	case err == site.ErrStatic:
-		return nil, q.file(p, route, path)
+		return q.file(p, route, path)
 	case err != nil || p.Method == http.MethodHead:
-		return nil, false
+		return goesOn
 	}
 	target.ServerName = serverName
 	at, id := time.Now(), requestID()
 	q.pairs = cgi.AppendPairs(q.pairs[:0], p, &target, id)
 	if len(q.pairs) > math.MaxUint16 { // more than Request.Pairs may have
-		return nil, false
+		return goesOn
 	}
 	q.diagnostics.reset(h.diagnostics)
 	q.request = protocol.Request{Role: protocol.Responder, Pairs: q.pairs, Stderr: &q.diagnostics,
@@ -117,53 +155,80 @@ func (q *quick) ask(p *cgi.Plain, body []byte) (first *begun, answered bool) {
 		q.request.Stdin = &q.body
 	}
 	ex, err := route.Backend.Open(q.conn.Context(), &q.request)
+	q.plain, q.route = p, route
 	q.begun = begun{at: at, id: id, queue: time.Since(at), diagnostics: &q.diagnostics, err: err}
-	if err != nil {
-		return &q.begun, false
+	if err == nil {
+		q.answer = answer{Exchange: ex, begun: newPiece()}
+		q.begun.answer = &q.answer
+		if n, ok := ex.(protocol.Notifier); ok && n.Notify(q.notified) {
+			return later
+		}
 	}
-	a := &q.answer
-	*a = answer{Exchange: ex, begun: newPiece()}
-	q.begun.answer = a
-	if a.read(a.begun.fill) != io.EOF || a.file != nil || len(a.trailers) > 0 {
-		return &q.begun, false
+	q.read()
+	return later
+}
+
+// read reads an answer that has come, and sends it if it is whole and needs nothing
+// but its bytes. It waits for nothing.
+func (q *quick) read() {
+	a := q.begun.answer
+	if a == nil || a.read(a.begun.fill) != io.EOF || a.file != nil || len(a.trailers) > 0 {
+		q.conn.Answered(false)
+		return
 	}
-	response, found, ok := cgi.AppendAnswer(q.out[:0], a.begun.bytes(), http1.Date(at))
+	response, found, ok := cgi.AppendAnswer(q.out[:0], a.begun.bytes(), http1.Date(q.begun.at))
 	if !ok {
-		return &q.begun, false
+		q.conn.Answered(false)
+		return
 	}
-	upstream := ""
-	if answerer, ok := ex.(backend.Answerer); ok {
-		upstream = answerer.Answerer()
+	if answerer, ok := a.Exchange.(backend.Answerer); ok {
+		q.upstream = answerer.Answerer()
 	}
 	a.Close()
-	sent := found.Body
-	if n, err := q.conn.Write(response); err != nil {
-		sent = max(0, n-(len(response)-found.Body))
-	}
 	if q.out = response; cap(response) > 2*keptOut {
 		q.out = nil
 	}
-	q.diagnostics.from(origin{id, route.Name, upstream})
+	q.found = found
+	// An error is Write's as well, in Resume.
+	if n, err := q.conn.TryWrite(response); n < len(response) || err != nil {
+		q.unsent = response[n:]
+		q.conn.Answered(false)
+		return
+	}
+	q.finish()
+	q.conn.Answered(true)
+}
+
+// finish ends a request that is answered, all but q.unsent.
+func (q *quick) finish() {
+	h, p := q.h, q.plain
+	q.diagnostics.from(origin{q.begun.id, q.route.Name, q.upstream})
 	q.diagnostics.flush()
 	if h.Access != nil {
-		h.Access.Write(&accesslog.Entry{Time: at, Duration: time.Since(at), RemoteAddr: p.Remote.Host,
-			Method: p.Method, URI: p.Target, Proto: "HTTP/1.1", Status: found.Status, Bytes: int64(sent),
-			Referer: p.Get("Referer"), UserAgent: p.Get("User-Agent"), Host: p.Host,
-			RequestID: id, Route: route.Name, Upstream: upstream, Queue: q.begun.queue})
+		q.log(&accesslog.Entry{Time: q.begun.at, Status: q.found.Status, Bytes: int64(max(0, q.found.Body-len(q.unsent))),
+			RequestID: q.begun.id, Route: q.route.Name, Upstream: q.upstream, Queue: q.begun.queue}, p)
 	}
 	q.request, q.begun, q.answer = protocol.Request{}, begun{}, answer{}
-	return nil, true
+	q.plain, q.route, q.upstream, q.unsent = nil, nil, "", nil
+}
+
+// log writes an entry to the access log.
+func (q *quick) log(e *accesslog.Entry, p *cgi.Plain) {
+	e.Duration = time.Since(e.Time)
+	e.RemoteAddr, e.Method, e.URI, e.Proto, e.Host = p.Remote.Host, p.Method, p.Target, "HTTP/1.1", p.Host
+	e.Referer, e.UserAgent = p.Get("Referer"), p.Get("User-Agent")
+	q.h.Access.Write(e)
 }
 
 // file answers with a small file from memory.
-func (q *quick) file(p *cgi.Plain, route *site.Route, path string) bool {
+func (q *quick) file(p *cgi.Plain, route *site.Route, path string) step {
 	var given static.Conditions
 	for i := range p.Fields {
 		given.Add(p.Fields[i].Name, p.Fields[i].Value)
 	}
 	hot, ok := route.Files.Hot(p.Method, route.Below(path), &given)
 	if !ok {
-		return false
+		return goesOn
 	}
 	at := time.Now()
 	b := append(q.out[:0], "HTTP/1.1 200 OK\r\n"...)
@@ -185,11 +250,9 @@ func (q *quick) file(p *cgi.Plain, route *site.Route, path string) bool {
 		q.out = nil
 	}
 	if q.h.Access != nil {
-		q.h.Access.Write(&accesslog.Entry{Time: at, Duration: time.Since(at), RemoteAddr: p.Remote.Host,
-			Method: p.Method, URI: p.Target, Proto: "HTTP/1.1", Status: hot.Status, Bytes: int64(max(0, n-head)),
-			Referer: p.Get("Referer"), UserAgent: p.Get("User-Agent"), Host: p.Host, RequestID: requestID(), Route: route.Name})
+		q.log(&accesslog.Entry{Time: at, Status: hot.Status, Bytes: int64(max(0, n-head)), RequestID: requestID(), Route: route.Name}, p)
 	}
-	return true
+	return done
 }
 
 // lookUp finds the site of a Host.

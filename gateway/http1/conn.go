@@ -2,23 +2,30 @@ package http1
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"gatecrew/protocol/cgi"
+	"gatecrew/protocol/nonblock"
 )
 
 // Handler answers the plain requests of one connection, one after another.
 type Handler interface {
 	// Answer answers p with one Write of a whole response, or with Respond.
-	// body is the request's body, nil when there is none. Neither p's Fields
-	// nor body may be used after Answer.
-	Answer(p *cgi.Plain, body []byte)
+	// body is the request's body, nil when there is none. It returns false when
+	// it has not answered yet: then it calls Conn.Answered later, from any
+	// goroutine. Neither p's Fields nor body may be used once p is answered.
+	Answer(p *cgi.Plain, body []byte) bool
+	// Resume goes on where Answer or whatever it has begun could not without
+	// waiting: see Conn.Answered.
+	Resume(p *cgi.Plain, body []byte)
 }
 
 const (
@@ -50,10 +57,21 @@ type Conn struct {
 
 	ctx   watchedContext
 	watch watch
+	later *nonblock.Writer // nil for a socket of an unknown kind
+	turn  atomic.Int32     // whose turn it is while Answer goes on by itself
+	back  chan struct{}    // it is serve's again, which waits for that
 }
 
+// The values of Conn.turn.
+const (
+	elsewhere int32 = iota // Answered is due
+	lent                   // and serve waits for it
+	answered               // the next request's
+	resumed                // Handler.Resume is due
+)
+
 func newConn(s *Server, nc net.Conn) *Conn {
-	c := &Conn{server: s, nc: nc, buf: make([]byte, readSize)}
+	c := &Conn{server: s, nc: nc, buf: make([]byte, readSize), later: nonblock.NewWriter(nc), back: make(chan struct{}, 1)}
 	c.request.Local = cgi.LocalEndpoint(nc.LocalAddr())
 	c.request.Remote = cgi.RemoteEndpoint(nc.RemoteAddr().String())
 	c.request.Fields = make([]cgi.Field, 0, 16)
@@ -101,16 +119,12 @@ func (c *Conn) serveRequests() (other bool) {
 			c.active = true
 			c.server.State(c.nc, http.StateActive)
 		}
-		c.watch.begin()
-		c.handler.Answer(&c.request, content)
-		early := c.watch.end(c.nc)
-		if c.start += n + len(content); c.start >= c.end { // a body that was read apart is behind end
-			c.start, c.end = 0, 0
+		if apart := c.start + n + len(content) - c.end; apart > 0 { // of the body, which was not read into buf
+			n -= apart
 		}
-		if len(early) > 0 {
-			c.buf = append(c.buf[:c.end], early...)
-			c.end = len(c.buf)
-			c.buf = c.buf[:cap(c.buf)]
+		c.answer(content, c.end-c.start-n-len(content))
+		if c.start += n + len(content); c.start == c.end {
+			c.start, c.end = 0, 0
 		}
 		if c.request.Method == http.MethodPost {
 			c.skipLineEnds()
@@ -120,6 +134,85 @@ func (c *Conn) serveRequests() (other bool) {
 		}
 	}
 	return false
+}
+
+// answer has the request answered. Behind it in buf are rest bytes that its client
+// has sent already, and what it sends meanwhile.
+func (c *Conn) answer(content []byte, rest int) {
+	c.turn.Store(elsewhere)
+	c.watch.begin()
+	done := c.handler.Answer(&c.request, content)
+	early := c.takeEarly()
+	if done || c.await(rest+early > 0) {
+		return
+	}
+	c.watch.begin()
+	c.handler.Resume(&c.request, content)
+	c.takeEarly()
+}
+
+// takeEarly ends the watching over the client, and returns how much that has brought.
+func (c *Conn) takeEarly() int {
+	early := c.watch.end(c.nc)
+	if len(early) > 0 {
+		c.buf = append(c.buf[:c.end], early...)
+		c.end = len(c.buf)
+		c.buf = c.buf[:cap(c.buf)]
+	}
+	return len(early)
+}
+
+// await waits for Answered, and for the client's next request, whichever comes
+// first. So who answers need not wake anybody: what comes next is either that
+// request or the end of the client. With more that request is there, or a part of it.
+// It returns false when Resume is due.
+func (c *Conn) await(more bool) (done bool) {
+	if !more && c.turn.Load() == elsewhere && c.end < len(c.buf) {
+		read, err := c.nc.Read(c.buf[c.end:])
+		c.end += read
+		if read == 0 && err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			c.broken = true
+			if c.turn.Load() == answered {
+				return true
+			}
+			c.ctx.cancel()
+		}
+	}
+	if c.turn.CompareAndSwap(elsewhere, lent) || c.turn.Load() == resumed {
+		<-c.back
+	}
+	if c.turn.Load() == answered {
+		return true
+	}
+	_ = c.nc.SetReadDeadline(time.Time{})
+	return false
+}
+
+// Answered ends what Answer has left to others, with a whole response that was
+// sent by TryWrite, or without one: then Handler.Resume is called.
+func (c *Conn) Answered(whole bool) {
+	if !whole {
+		c.turn.Swap(resumed)
+		_ = c.nc.SetReadDeadline(time.Unix(1, 0)) // serve may read, or be about to
+		c.back <- struct{}{}
+		return
+	}
+	c.waits.until(idle, c.server.deadline(c.server.IdleTimeout))
+	if c.server.stopping.Load() {
+		defer c.dismiss()
+	}
+	if c.turn.Swap(answered) == lent {
+		c.back <- struct{}{}
+	}
+}
+
+// TryWrite writes what of p the client takes at once, and returns how much that is. It
+// doesn't wait.
+func (c *Conn) TryWrite(p []byte) (n int, err error) {
+	if c.later == nil {
+		return 0, nil
+	}
+	return c.later.Write(p)
 }
 
 // readHead reads until there is a head, or its beginning and the end of the
