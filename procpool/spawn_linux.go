@@ -72,6 +72,16 @@ func hideInherited() {
 // (golang.org/issue/22315). That takes milliseconds, and a file that is busy for
 // longer is being written to.
 func spawn(c Command, files ...uintptr) (*child, error) {
+	ch, err := spawnUnattended(c, files...)
+	if err != nil {
+		return nil, err
+	}
+	ch.attend()
+	return ch, nil
+}
+
+// spawnUnattended is spawn, but for a child that its owner will attend.
+func spawnUnattended(c Command, files ...uintptr) (*child, error) {
 	mark, env := "", c.Env
 	if !c.background {
 		mark = newMark()
@@ -123,6 +133,7 @@ func spawnConfined(c Command, env []string, files []uintptr) (*child, error) {
 		err = failure
 	}
 	if err != nil {
+		ch.attend()
 		ch.signal(syscall.SIGKILL)
 		<-ch.exited
 		ch.reap(false)
@@ -132,7 +143,7 @@ func spawnConfined(c Command, env []string, files []uintptr) (*child, error) {
 }
 
 func childAttr(group *Cgroup, env []string, dir string, files []uintptr) *syscall.ProcAttr {
-	sys := &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL, PidFD: new(-1)}
+	sys := &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if group != nil {
 		sys.UseCgroupFD, sys.CgroupFD = true, group.fd()
 	}
@@ -161,7 +172,8 @@ func pipe(reading bool) (ours *os.File, theirs int, err error) {
 // pollable makes a file of fd, on which reads and writes park a goroutine
 // rather than a thread, and can have deadlines. It takes fd over.
 func pollable(fd int, name string) (*os.File, error) {
-	if err := unix.SetNonblock(fd, true); err != nil {
+	// It is new, so that it has no other flag.
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFL, unix.O_NONBLOCK); err != nil {
 		_ = unix.Close(fd)
 		return nil, fmt.Errorf("procpool: %w: %w", ErrStart, os.NewSyscallError("fcntl", err))
 	}
@@ -171,4 +183,17 @@ func pollable(fd int, name string) (*os.File, error) {
 // devNull is /dev/null for children, opened once.
 var devNull = sync.OnceValues(func() (int, error) {
 	return unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
+})
+
+// noInput is an empty pipe whose other end is closed, for all children that are
+// to find the end of their input at once. Its mode keeps those that could open it
+// again by /proc/self/fd from writing to it.
+var noInput = sync.OnceValues(func() (int, error) {
+	var fds [2]int
+	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
+		return -1, fmt.Errorf("procpool: %w: %w", ErrStart, os.NewSyscallError("pipe2", err))
+	}
+	_ = unix.Fchmod(fds[0], 0)
+	_ = unix.Close(fds[1])
+	return fds[0], nil
 })
