@@ -189,6 +189,10 @@ type childTable struct {
 	// sweep is poked when the answer to "whose is this pid?" may have
 	// changed. Nil until BecomeReaper.
 	sweep chan<- struct{}
+	// hushed says that there is no SIGCHLD, whose handler is kept meanwhile,
+	// and no need to poke.
+	hushed  bool
+	handler sigaction
 }
 
 // start has the spawner start a process. It is to be attended.
@@ -283,6 +287,9 @@ func (t *childTable) collect(pid int) Exit {
 }
 
 func (t *childTable) poke() {
+	if t.hushed {
+		return
+	}
 	select {
 	case t.sweep <- struct{}{}:
 	default: // nobody sweeps, or a sweep is due anyway

@@ -11,7 +11,8 @@ const youth = 5 * time.Millisecond
 
 // nursery has the processes that nobody attends yet. One goroutine goes round as
 // long as there are any: a timer for each would cost more than all else that a
-// short-lived one needs here.
+// short-lived one needs here. It reaps orphans, too: meanwhile no signal tells of
+// them.
 var nursery youngProcesses
 
 type youngProcesses struct {
@@ -26,6 +27,7 @@ func (n *youngProcesses) add(p *Process) {
 	n.fresh = append(n.fresh, p)
 	if !n.afoot {
 		n.afoot = true
+		children.hush()
 		go n.walk()
 	}
 }
@@ -38,6 +40,7 @@ func (n *youngProcesses) walk() {
 		for _, p := range old {
 			p.attendNow(young)
 		}
+		children.reapOrphans()
 		if !more {
 			return
 		}
@@ -51,6 +54,8 @@ func (n *youngProcesses) round() (old []*Process, more bool) {
 	defer n.mu.Unlock()
 	old = n.seen
 	n.seen, n.fresh = n.fresh, nil
-	n.afoot = len(n.seen) > 0
+	if n.afoot = len(n.seen) > 0; !n.afoot {
+		children.unhush()
+	}
 	return old, n.afoot
 }
