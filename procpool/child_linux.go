@@ -195,7 +195,7 @@ type childTable struct {
 	handler sigaction
 }
 
-// start has the spawner start a process. It is to be attended.
+// start starts a process. It is to be attended.
 func (t *childTable) start(c Command, attr *syscall.ProcAttr) (*child, error) {
 	argv := c.Argv
 	if len(argv) == 0 {
@@ -208,18 +208,16 @@ func (t *childTable) start(c Command, attr *syscall.ProcAttr) (*child, error) {
 	t.starting++
 	t.mu.Unlock()
 
-	reply := make(chan spawnResult, 1)
-	spawner() <- spawnJob{c.Path, argv, attr, reply}
-	res := <-reply
+	pid, err := forkExec(c.Path, argv, attr)
 
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.starting--
 	t.poke()
-	if res.err != nil {
-		return nil, res.err
+	if err != nil {
+		return nil, err
 	}
-	ch := &child{pid: res.pid, untold: attr.Sys.Pdeathsig != 0, exited: make(chan struct{})}
+	ch := &child{pid: pid, untold: attr.Sys.Pdeathsig != 0, exited: make(chan struct{})}
 	t.running[ch.pid] = ch
 	return ch, nil
 }

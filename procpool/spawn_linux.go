@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime"
 	"strconv"
 	"sync"
 	"syscall"
@@ -16,39 +15,23 @@ import (
 	"gatecrew/procpool/confine"
 )
 
-// spawnJob is one process for the spawner to start.
-type spawnJob struct {
-	path  string
-	argv  []string
-	attr  *syscall.ProcAttr
-	reply chan<- spawnResult
-}
-
-type spawnResult struct {
-	pid int
-	err error
-}
-
-// spawner returns the queue of the one thread that starts every process.
+// forkExec starts a program, from whatever thread it is called on.
 //
 // PR_SET_PDEATHSIG fires when the *thread* that forked ends, not when its
-// process does (golang.org/issue/27505), and the Go runtime ends threads when
-// it likes. So all children come from one goroutine that is locked to its
-// thread and never returns.
-var spawner = sync.OnceValue(func() chan<- spawnJob {
-	jobs := make(chan spawnJob)
-	go spawnAll(jobs)
-	return jobs
-})
-
-func spawnAll(jobs <-chan spawnJob) {
-	runtime.LockOSThread()
-	hideInherited()
-	for job := range jobs {
-		pid, err := syscall.ForkExec(job.path, job.argv, job.attr)
-		job.reply <- spawnResult{pid, err}
+// process does (golang.org/issue/27505). The Go runtime ends a thread when a
+// goroutine that is locked to it returns, and for no other reason: so no goroutine
+// of this program may do that (test/layers_test.go). Children that one thread of
+// their own starts would be safe without that rule, one at a time and each for four
+// switches of threads (docs/decisions/0029).
+func forkExec(path string, argv []string, attr *syscall.ProcAttr) (int, error) {
+	hideInheritedOnce()
+	if pid, err, ok := fastForkExec(path, argv, attr); ok {
+		return pid, err
 	}
+	return syscall.ForkExec(path, argv, attr)
 }
+
+var hideInheritedOnce = sync.OnceFunc(hideInherited)
 
 // hideInherited keeps from children what whoever started this program left open
 // in it. All that the program opens itself is close-on-exec from the start.
