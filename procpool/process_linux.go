@@ -292,6 +292,7 @@ type Stdout struct {
 	eof     chan struct{} // closed when Read saw the end, or Close was called
 
 	eofOnce sync.Once
+	wide    bool // the pipe has its size for long outputs; the reader's
 
 	// mu orders the caller's deadlines with those that end and hurry set.
 	mu        sync.Mutex
@@ -306,6 +307,10 @@ func (s *Stdout) Read(b []byte) (int, error) {
 	if errors.Is(err, os.ErrDeadlineExceeded) && s.hasEnded() {
 		n, err = s.readRest(b)
 	}
+	if n >= muchOutput && !s.wide {
+		s.wide = true
+		s.widen()
+	}
 	if err == io.EOF {
 		s.eofOnce.Do(func() {
 			close(s.eof)
@@ -313,6 +318,22 @@ func (s *Stdout) Read(b []byte) (int, error) {
 		})
 	}
 	return n, err
+}
+
+// muchOutput is how much a program must have written ahead of its reader for its
+// pipe to be made one of widePipe bytes: then either writes and reads more at a
+// time, and waits less often for the other.
+const (
+	muchOutput = 32 << 10
+	widePipe   = 256 << 10
+)
+
+// widen makes the pipe larger. The kernel may refuse that to a user who has many
+// (pipe(7), "/proc/sys/fs/pipe-user-pages-soft").
+func (s *Stdout) widen() {
+	if raw, err := s.f.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { _, _ = unix.FcntlInt(fd, unix.F_SETPIPE_SZ, widePipe) })
+	}
 }
 
 // Gather is Read, but takes its time: as long as the program is young, a few
