@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"runtime"
 	"strings"
 	"sync"
@@ -171,6 +172,15 @@ func statusSet(t *testing.T, file, name string) (set uint64) {
 // A program finds what syscall.ForkExec would have given it: no blocked or caught
 // signal, and the limit of open files that this process had at its start.
 func TestStartStateOfPrograms(t *testing.T) {
+	const again = "PROCPOOL_TEST_LIMITED"
+	if os.Getenv(again) == "" { // with a limit that package syscall raises
+		cmd := exec.Command("/bin/sh", "-c", `ulimit -Sn 200; exec "$0" -test.run='^TestStartStateOfPrograms$'`, self(t))
+		cmd.Env = append(os.Environ(), again+"=1")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+		return
+	}
 	const script = "ulimit -n; ulimit -Hn; grep -E '^Sig(Blk|Ign|Cgt)' /proc/self/status; cut -d' ' -f5 /proc/$$/stat; echo $$"
 	state := func(given int) []string {
 		var fds [2]int
@@ -204,6 +214,9 @@ func TestStartStateOfPrograms(t *testing.T) {
 		return lines[:5]
 	}
 	want, got := state(0), state(1)
+	if len(want) == 0 || want[0] != "200" {
+		t.Errorf("limit %q", want)
+	}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("%q, want %q", got, want)
 	}
