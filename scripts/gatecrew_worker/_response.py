@@ -10,39 +10,18 @@ from gatecrew_worker import _head, _stacks
 from gatecrew_worker._connection import ClientDisconnected
 
 
-class Response:
-    """The answer to one request: its head, its body, its end."""
+class Answering:
+    """What becomes of an application's messages. The fields are those of
+    Response, or the C extension's."""
 
-    __slots__ = (
-        "complete", "started", "awaits_trailers", "told",
-        "_loop", "_request", "_is_head", "_can_trail", "_trails", "_trailers",
-        "_head", "_head_sent", "_body_allowed", "_length", "_written", "_cut",
-    )
-
-    def __init__(self, loop, request, is_head=False, can_trail=False):
-        self.complete = False
-        self.started = False
-        self.awaits_trailers = False  # the body is complete
-        self.told = False  # the application has received that its client has gone
-        self._can_trail = can_trail  # the client wants trailers
-        self._trails = False  # the application has announced them
-        self._trailers = []
-        self._loop = loop
-        self._request = request
-        self._is_head = is_head
-        self._head = b""  # encoded, without the empty line that ends it
-        self._head_sent = False
-        self._body_allowed = True  # by the status
-        self._length = None  # the application's Content-Length
-        self._written = 0  # bytes of body the application has given
-        self._cut = False  # a part of it was not sent
+    __slots__ = ()
 
     def start(self, message):
         """http.response.start. Nothing is sent before the body begins."""
         if self._loop.gone(self._request):
             raise ClientDisconnected("the client went away")
         status, headers = message["status"], message.get("headers", ())
-        self._trails = message.get("trailers", False)
+        self._trails = bool(message.get("trailers", False))
         if self._trails:
             headers = list(headers)
         self._head, self._length = encode_head(status, headers)
@@ -143,7 +122,7 @@ class Response:
 
     async def trailers(self, message):
         """http.response.trailers, which may come in parts."""
-        self._trailers += message.get("headers", ())
+        self._trailers = [*self._trailers, *message.get("headers", ())]
         if message.get("more_trailers", False):
             return
         if self._can_trail and self._trailers:
@@ -223,6 +202,34 @@ class Response:
 
     def _log(self, message, exc=None):
         self._loop.write_errors(self._request, _stacks.failure(message, exc))
+
+
+class Response(Answering):
+    """The answer to one request: its head, its body, its end."""
+
+    __slots__ = (
+        "complete", "started", "awaits_trailers", "told",
+        "_loop", "_request", "_is_head", "_can_trail", "_trails", "_trailers",
+        "_head", "_head_sent", "_body_allowed", "_length", "_written", "_cut",
+    )
+
+    def __init__(self, loop, request, is_head=False, can_trail=False):
+        self.complete = False
+        self.started = False
+        self.awaits_trailers = False  # the body is complete
+        self.told = False  # the application has received that its client has gone
+        self._can_trail = can_trail  # the client wants trailers
+        self._trails = False  # the application has announced them
+        self._trailers = ()
+        self._loop = loop
+        self._request = request
+        self._is_head = is_head
+        self._head = b""  # encoded, without the empty line that ends it
+        self._head_sent = False
+        self._body_allowed = True  # by the status
+        self._length = None  # the application's Content-Length
+        self._written = 0  # bytes of body the application has given
+        self._cut = False  # a part of it was not sent
 
 
 def is_disconnect(exc):
