@@ -63,6 +63,7 @@ var flagGroups = []flagGroup{
 		interfaceFlag,
 		{name: "loop", value: "asyncio|uvloop", usage: "event loop of ASGI (default: uvloop where it is installed)", keys: []string{"pool.loop"}},
 		{name: "lifespan", value: "on|off", usage: "tell an ASGI application of start and end (default: if it knows of that)", keys: []string{"pool.lifespan"}},
+		{name: "c-extension", value: "require|off", usage: "C extension of Python workers (default: used where it can be)", keys: []string{"pool.c_extension"}},
 		{name: "python", value: "PROGRAM", usage: "(default: of $VIRTUAL_ENV, .venv, venv, else python3)", keys: []string{"pool.python"}},
 		{name: "chdir", value: "DIR", usage: "folder to run in (default: this one; CGI the script's)", keys: []string{"pool.chdir", "cgi.chdir", "socket.chdir"}},
 		{name: "env", short: "e", value: "NAME=VALUE...", usage: "set a variable of the application", keys: []string{"pool.env", "cgi.env", "socket.env"}},

@@ -153,6 +153,12 @@ type Pool struct {
 	// of its worker: on, where a failure is one of the worker's start, off,
 	// or auto, which tells it if it knows of that. Default: auto.
 	Lifespan string `yaml:"lifespan"`
+	// CExtension says whether the workers use the C extension, which does for
+	// usual requests in C what they do in Python else: require, where a worker
+	// that can't load it does not start, off, or auto, which uses it where it can be loaded;
+	// the log says when it can't. CPython 3.8 and later can, except
+	// free-threaded builds. Default: auto.
+	CExtension string `yaml:"c_extension"`
 	// Python is the interpreter. Default: that of $VIRTUAL_ENV, else of
 	// .venv or venv beside the application, else python3 of $PATH.
 	Python string `yaml:"python"`

@@ -41,6 +41,7 @@ func (p *Pool) setDefaults() {
 		Interface:        "auto",
 		Loop:             "auto",
 		Lifespan:         "auto",
+		CExtension:       "auto",
 		Chdir:            ".",
 		Workers:          Workers{Max: 1, auto: true},
 		Threads:          1,
