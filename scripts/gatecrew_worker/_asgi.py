@@ -17,10 +17,15 @@ from gatecrew_worker._websocket import WebSocket
 def serve(app, sock, control, options, started):
     """Serves an application until the gateway, or SIGTERM, ends that. started
     is called with the loop and control before the first request."""
-    loop = Loop(sock, options.concurrency, _event_loop(options.loop))
+    if options.speed is None:
+        make_loop, make_handler = Loop, Handler
+    else:
+        from gatecrew_worker._asgi_native import NativeHandler as make_handler
+        from gatecrew_worker._asgi_native import NativeLoop as make_loop
+    loop = make_loop(sock, options.concurrency, _event_loop(options.loop))
     lifespan = Lifespan(app, options.lifespan)
     started(loop, control)
-    loop.run(Handler(app, loop, options.root_path, lifespan.state), lifespan)
+    loop.run(make_handler(app, loop, options.root_path, lifespan.state), lifespan)
 
 
 def _event_loop(kind):
@@ -35,40 +40,6 @@ def _event_loop(kind):
         else:
             return uvloop.new_event_loop
     return asyncio.new_event_loop
-
-
-class Handler:
-    """Runs one application for the requests of a loop."""
-
-    def __init__(self, app, loop, root_path="", state=None):
-        self._app = app
-        self._loop = loop
-        self._scopes = Scopes(root_path, state)
-
-    async def __call__(self, request):
-        """Answers one request, whatever the application does."""
-        loop = self._loop
-        try:
-            if not loop.take(request):
-                return
-            CURRENT.set(request)
-            scope = self._scopes.make(request)
-            kind = WebSocket if request.role == rec.WEBSOCKET else Exchange
-            exchange = kind(loop, request, scope)
-            try:
-                await self._app(scope, exchange.receive, exchange.send)
-                exchange.finish()
-            except BaseException as exc:
-                # SystemExit and KeyboardInterrupt as well: they end the request
-                # of whoever raised them, not the ones of its neighbours.
-                exchange.fail(exc)
-        except BaseException as exc:  # not the application's
-            loop.fail(exc)
-        finally:
-            loop.done(request)
-
-
-_interrupt.ENTRIES.update((Handler.__call__.__code__, Loop.run.__code__))
 
 
 class Exchanging(Answering):
@@ -137,3 +108,40 @@ class Exchange(Exchanging, Response):
     def __init__(self, loop, request, scope):
         super().__init__(loop, request, scope["method"] == "HEAD", "http.response.trailers" in scope["extensions"])
         self._whole = False  # the application has all of the body
+
+
+class Handler:
+    """Runs one application for the requests of a loop."""
+
+    _make_scopes = Scopes
+    _make_exchange = Exchange
+
+    def __init__(self, app, loop, root_path="", state=None):
+        self._app = app
+        self._loop = loop
+        self._scopes = self._make_scopes(root_path, state)
+
+    async def __call__(self, request):
+        """Answers one request, whatever the application does."""
+        loop = self._loop
+        try:
+            if not loop.take(request):
+                return
+            CURRENT.set(request)
+            scope = self._scopes.make(request)
+            make = WebSocket if request.role == rec.WEBSOCKET else self._make_exchange
+            exchange = make(loop, request, scope)
+            try:
+                await self._app(scope, exchange.receive, exchange.send)
+                exchange.finish()
+            except BaseException as exc:
+                # SystemExit and KeyboardInterrupt as well: they end the request
+                # of whoever raised them, not the ones of its neighbours.
+                exchange.fail(exc)
+        except BaseException as exc:  # not the application's
+            loop.fail(exc)
+        finally:
+            loop.done(request)
+
+
+_interrupt.ENTRIES.update((Handler.__call__.__code__, Loop.run.__code__))

@@ -265,7 +265,7 @@ def _as_bytes(data):
 
 # -- The head ---------------------------------------------------------------
 
-_STATUS_LINES = {s.value: b"Status: %d %b\r\n" % (s.value, s.phrase.encode("ascii")) for s in HTTPStatus if s >= 200}
+STATUS_LINES = {s.value: b"Status: %d %b\r\n" % (s.value, s.phrase.encode("ascii")) for s in HTTPStatus if s >= 200}
 _LINES = {}  # header -> its line; many are the same in all answers
 _CACHED = 1000
 _LONGEST = 100  # bytes of value that are worth it
@@ -275,7 +275,7 @@ _LONGEST_TRAILERS = 32768  # PROTOCOL.md, section 9
 def encode_head(status, headers):
     """Returns the head, without the empty line that ends it, and the value of
     Content-Length or None. Raises TypeError and ValueError."""
-    return encode_fields(_STATUS_LINES.get(status) or _status_line(status), headers)
+    return encode_fields(STATUS_LINES.get(status) or _status_line(status), headers)
 
 
 def encode_fields(first, headers):
@@ -298,7 +298,7 @@ def _status_line(status):
         raise TypeError("the status must be an int, not %s" % type(status).__name__)
     if not 200 <= status <= 999:
         raise ValueError("the status %d is not between 200 and 999" % status)
-    return _STATUS_LINES.get(int(status)) or b"Status: %d\r\n" % status
+    return STATUS_LINES.get(int(status)) or b"Status: %d\r\n" % status
 
 
 def _encode(item, length):
