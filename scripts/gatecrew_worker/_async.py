@@ -369,6 +369,9 @@ class Loop:
     def done(self, request):
         """To be called when the task of a request is about to end."""
         self._running.discard(request.task or asyncio.current_task())
+        # Its context refers to the request: without this, only the collector
+        # of cycles would free them.
+        request.task = None
         if self.end_of_input:
             self._finish_if_done()
 

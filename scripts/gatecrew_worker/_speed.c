@@ -970,6 +970,7 @@ read_parameters(const unsigned char *block, Py_ssize_t size, Py_ssize_t pos, Val
         else if (kind == FIELD) {
             if (*count == MOST_FIELDS)
                 return 1;
+            own[*count] = NULL;
             if (value.name == NULL && (own[*count] = field_of(text + 5, name_size - 5)) == NULL)
                 return -1;
             fields[(*count)++] = value;
@@ -1021,8 +1022,7 @@ scopes_make(PyObject *self, PyObject *argument)
     Py_INCREF(params);
     Value variables[VARIABLES], fields[MOST_FIELDS];
     memset(variables, 0, sizeof variables);
-    PyObject *own[MOST_FIELDS];
-    memset(own, 0, sizeof own);
+    PyObject *own[MOST_FIELDS]; /* as many as there are fields */
     PyObject *of_tls = NULL, *scope = NULL;
     int count = 0;
     int unusual = read_parameters((const unsigned char *)text, size, start, variables, fields, own, &count, &of_tls);
