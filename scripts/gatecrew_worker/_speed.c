@@ -652,7 +652,7 @@ field_of(const char *text, Py_ssize_t size)
 static int
 kind_of(const char *text, Py_ssize_t size)
 {
-    if (size >= 5 && memcmp(text, "HTTP_", 5) == 0)
+    if (size > 5 && memcmp(text, "HTTP_", 5) == 0)
         return FIELD;
     return size >= 4 && memcmp(text, "SSL_", 4) == 0 ? OF_TLS : SKIPPED;
 }
