@@ -122,7 +122,7 @@ func (g *Gateway) Run() error {
 		}
 	}()
 	g.setHTTPSPort(listeners)
-	servers := g.newServers()
+	servers := g.newServers(listeners)
 	defer servers.close()
 	certificates := g.keepCertificates()
 	defer certificates.Close()

@@ -127,7 +127,7 @@ func (q *quick) ask(p *cgi.Plain, body []byte) step {
 	h := q.h
 	here, serverName := q.lookUp(p.Host)
 	path, err := p.Clean()
-	if err != nil || here.RedirectToHTTPS || int64(len(body)) > h.MaxBody {
+	if err != nil || here.RedirectToHTTPS || int64(len(body)) > h.MaxBody || q.conn.Last() {
 		return goesOn
 	}
 	route := here.Route(path)

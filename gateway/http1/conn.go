@@ -7,10 +7,13 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"go.uber.org/zap"
 
 	"gatecrew/protocol/cgi"
 	"gatecrew/protocol/nonblock"
@@ -45,6 +48,7 @@ const (
 type Conn struct {
 	server  *Server
 	nc      net.Conn
+	remote  string // its client, as http.Request.RemoteAddr has it
 	handler Handler
 	request cgi.Plain
 
@@ -73,7 +77,10 @@ const (
 func newConn(s *Server, nc net.Conn) *Conn {
 	c := &Conn{server: s, nc: nc, buf: make([]byte, readSize), later: nonblock.NewWriter(nc), back: make(chan struct{}, 1)}
 	c.request.Local = cgi.LocalEndpoint(nc.LocalAddr())
-	c.request.Remote = cgi.RemoteEndpoint(nc.RemoteAddr().String())
+	if addr := nc.RemoteAddr(); addr != nil {
+		c.remote = addr.String()
+	}
+	c.request.Remote = cgi.RemoteEndpoint(c.remote)
 	c.request.Fields = make([]cgi.Field, 0, 16)
 	c.waits.until(fresh, s.deadline(s.HeaderTimeout))
 	ctx, cancel := context.WithCancel(context.WithValue(context.Background(), http.LocalAddrContextKey, nc.LocalAddr()))
@@ -126,14 +133,32 @@ func (c *Conn) serveRequests() (other bool) {
 		if c.start += n + len(content); c.start == c.end {
 			c.start, c.end = 0, 0
 		}
-		if c.request.Method == http.MethodPost {
-			c.skipLineEnds()
-		}
 		if c.server.stopping.Load() {
-			c.closing = true
+			_ = c.nc.SetReadDeadline(time.Time{}) // see Answered
+			// What the client has sent by now is answered, and that answer says
+			// that it is the last one.
+			c.closing = c.closing || c.start == c.end
 		}
 	}
 	return false
+}
+
+// guard runs a handler. One that panics, as it does to have its response broken off,
+// ends the connection and nothing else.
+func (c *Conn) guard(answer func()) {
+	defer func() {
+		failure := recover()
+		if failure == nil {
+			return
+		}
+		c.broken = true
+		if failure != http.ErrAbortHandler {
+			stack := make([]byte, 64<<10)
+			stack = stack[:runtime.Stack(stack, false)]
+			c.server.Log.Error("panic while a request was served", zap.Any("panic", failure), zap.ByteString("stack", stack))
+		}
+	}()
+	answer()
 }
 
 // answer has the request answered. Behind it in buf are rest bytes that its client
@@ -141,13 +166,14 @@ func (c *Conn) serveRequests() (other bool) {
 func (c *Conn) answer(content []byte, rest int) {
 	c.turn.Store(elsewhere)
 	c.watch.begin()
-	done := c.handler.Answer(&c.request, content)
+	done := true
+	c.guard(func() { done = c.handler.Answer(&c.request, content) })
 	early := c.takeEarly()
 	if done || c.await(rest+early > 0) {
 		return
 	}
 	c.watch.begin()
-	c.handler.Resume(&c.request, content)
+	c.guard(func() { c.handler.Resume(&c.request, content) })
 	c.takeEarly()
 }
 
@@ -164,10 +190,14 @@ func (c *Conn) takeEarly() int {
 
 // await waits for Answered, and for the client's next request, whichever comes
 // first. So who answers need not wake anybody: what comes next is either that
-// request or the end of the client. With more that request is there, or a part of it.
-// It returns false when Resume is due.
+// request or the end of the client. With more that request is there, or a part of it,
+// and the client is watched in the other way. It returns false when Resume is due.
 func (c *Conn) await(more bool) (done bool) {
-	if !more && c.turn.Load() == elsewhere && c.end < len(c.buf) {
+	if more || c.end == len(c.buf) {
+		c.watch.begin()
+		c.watch.want()
+		defer c.takeEarly()
+	} else if c.turn.Load() == elsewhere {
 		read, err := c.nc.Read(c.buf[c.end:])
 		c.end += read
 		if read == 0 && err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
@@ -199,7 +229,7 @@ func (c *Conn) Answered(whole bool) {
 	}
 	c.waits.until(idle, c.server.deadline(c.server.IdleTimeout))
 	if c.server.stopping.Load() {
-		defer c.dismiss()
+		_ = c.nc.SetReadDeadline(time.Unix(1, 0)) // serve is to end the connection
 	}
 	if c.turn.Swap(answered) == lent {
 		c.back <- struct{}{}
@@ -215,12 +245,27 @@ func (c *Conn) TryWrite(p []byte) (n int, err error) {
 	return c.later.Write(p)
 }
 
+// nextSize is how many bytes there must be of a next request for net/http to begin
+// with it. A connection that ends before has been idle.
+const nextSize = 4
+
 // readHead reads until there is a head, or its beginning and the end of the
 // connection, which is not plain; more says that there won't be one.
 func (c *Conn) readHead() (n int, v verdict) {
-	waiting := false
+	idling, waiting := c.active, false
 	for {
-		if c.end > c.start {
+		if idling && c.end-c.start >= nextSize {
+			idling = false
+			if c.request.Method == http.MethodPost {
+				c.skipLineEnds()
+			}
+		}
+		switch {
+		case idling:
+			if !c.waits.until(idle, c.server.deadline(c.server.IdleTimeout)) || c.server.stopping.Load() {
+				return 0, more // Stop may have looked just before
+			}
+		case c.end > c.start:
 			n, v = parse(c.buf[c.start:c.end], &c.request, c.server.HeaderFields)
 			if v == plain && n > c.server.HeaderBytes {
 				v = other
@@ -228,17 +273,17 @@ func (c *Conn) readHead() (n int, v verdict) {
 			if v != more {
 				return n, v
 			}
+			fallthrough
+		default:
 			if !waiting && c.active && !c.waits.until(head, c.server.deadline(c.server.HeaderTimeout)) {
 				return 0, more
 			}
 			waiting = true
-		} else if c.active && !c.waits.until(idle, c.server.deadline(c.server.IdleTimeout)) {
-			return 0, more
 		}
 		c.makeRoom()
 		read, err := c.nc.Read(c.buf[c.end:])
 		if c.end += read; read == 0 && err != nil {
-			if c.end > c.start {
+			if c.end > c.start && !idling {
 				return 0, other
 			}
 			return 0, more
@@ -284,7 +329,7 @@ func (c *Conn) readBody(n, length int) (content []byte, ok bool) {
 // skipLineEnds skips those which some clients send behind the body of a POST, as
 // net/http does.
 func (c *Conn) skipLineEnds() {
-	for range 4 {
+	for range nextSize {
 		if c.start == c.end || c.buf[c.start] != '\r' && c.buf[c.start] != '\n' {
 			return
 		}
@@ -318,6 +363,10 @@ func (c *Conn) Write(p ...[]byte) (n int, err error) {
 	}
 	return n, err
 }
+
+// Last reports whether the connection ends behind the request that is answered
+// because the server stops. Respond tells the client.
+func (c *Conn) Last() bool { return c.server.stopping.Load() }
 
 // Context ends when the client goes away while a request is answered, and with
 // the connection.
@@ -432,7 +481,7 @@ func (w *watch) ticked(nc net.Conn, gone func()) {
 			defer w.mu.Unlock()
 			if n > 0 {
 				w.early = append(w.early, b[0]) // the next request: the client is there
-			} else if err != nil && w.stage.Load() == watched {
+			} else if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) && w.stage.Load() == watched {
 				gone()
 			}
 		}()

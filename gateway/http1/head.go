@@ -29,20 +29,34 @@ const maxHead = 8 << 10
 func parse(b []byte, p *cgi.Plain, maxFields int) (n int, v verdict) {
 	n = bytes.Index(b, []byte("\r\n\r\n")) + 4
 	if n < 4 {
-		if len(b) >= maxHead || len(b) > 0 && (b[0] < 'A' || b[0] > 'Z') {
-			return 0, other
-		}
-		return 0, more
+		return 0, begins(b, p, maxFields)
 	}
 	if n > maxHead {
 		return 0, other
 	}
 	s := string(b[:n]) // what is made of the head lives as long as somebody needs it
-	i := parseLine(s, p)
-	if i == 0 || !parseFields(s[i:], p, maxFields) {
+	if i := parseLine(s, p); i == 0 || parseFields(s[i:], p, maxFields) != plain {
 		return 0, other
 	}
 	return n, plain
+}
+
+// begins is the verdict on a head that is not whole. What can't become plain any
+// more is other at once: net/http may see the end of a head where none is here
+// (behind a bare LF), and tells a client what is wrong before it has sent all.
+func begins(b []byte, p *cgi.Plain, maxFields int) verdict {
+	if len(b) >= maxHead || len(b) > 0 && (b[0] < 'A' || b[0] > 'Z') {
+		return other
+	}
+	lines := bytes.LastIndexByte(b, '\n') + 1 // those that are complete
+	if lines == 0 {
+		return more
+	}
+	s := string(b[:lines]) + "\r\n"
+	if i := parseLine(s, p); i == 0 || parseFields(s[i:], p, maxFields) == other {
+		return other
+	}
+	return more
 }
 
 // methods are those that a plain head has.
@@ -110,9 +124,9 @@ var targetBytes = func() (table [256]uint8) {
 	return table
 }()
 
-// parseFields reads the field lines and the empty line behind them; false when
-// one is not plain.
-func parseFields(s string, p *cgi.Plain, maxFields int) bool {
+// parseFields reads the field lines and the empty line behind them. It returns other
+// when one of them is not plain, and more when one is missing.
+func parseFields(s string, p *cgi.Plain, maxFields int) verdict {
 	p.Fields = p.Fields[:0]
 	p.Host, p.HasLength, p.ContentLength = "", false, 0
 	var seen [64]uint32 // a hash of each name without its case
@@ -125,25 +139,25 @@ func parseFields(s string, p *cgi.Plain, maxFields int) bool {
 			hash = (hash ^ uint32(nameBytes[s[colon]])) * 16777619
 		}
 		if s[colon] != ':' || colon == 0 {
-			return false
+			return other
 		}
 		for _, h := range seen[:n] {
 			if h == hash {
-				return false // given twice or, seldom, another name with the same hash
+				return other // given twice or, seldom, another name with the same hash
 			}
 		}
 		end := colon + 1 + strings.IndexByte(s[colon+1:], '\r')
 		if s[end+1] != '\n' { // an end there is: that of the head
-			return false
+			return other
 		}
 		value := trim(s[colon+1 : end])
 		if !validValue(value) {
-			return false
+			return other
 		}
 		name := s[:colon]
 		s = s[end+2:]
 		if n == len(seen) || n == maxFields {
-			return false
+			return other
 		}
 		seen[n] = hash
 		n++
@@ -151,49 +165,55 @@ func parseFields(s string, p *cgi.Plain, maxFields int) bool {
 		switch len(name) {
 		case len("TE"):
 			if is("TE") {
-				return false
+				return other
 			}
 		case len("Host"):
 			if is("Host") {
+				if !validHost(value) {
+					return other
+				}
 				p.Host = value
 				hosts++
 				continue
 			}
 		case len("Expect"):
 			if is("Expect") {
-				return false
+				return other
 			}
 			pragma = pragma || is("Pragma")
 		case len("Upgrade"):
 			if is("Upgrade") || is("Trailer") {
-				return false
+				return other
 			}
 		case len("Connection"):
 			if is("Connection") && !strings.EqualFold(value, "keep-alive") {
-				return false
+				return other
 			}
 		case len("Cache-Control"):
 			cacheControl = cacheControl || is("Cache-Control")
 		case len("Content-Length"):
 			if is("HTTP2-Settings") {
-				return false
+				return other
 			}
 			if is("Content-Length") {
 				var ok bool
 				if p.ContentLength, ok = decimal(value); !ok {
-					return false
+					return other
 				}
 				p.HasLength = true
 			}
 		case len("Transfer-Encoding"):
 			if is("Transfer-Encoding") {
-				return false
+				return other
 			}
 		}
 		p.Fields = append(p.Fields, cgi.Field{Name: name, Value: value})
 	}
 	// net/http makes a Cache-Control of a Pragma that stands alone.
-	return hosts == 1 && (!pragma || cacheControl)
+	if hosts == 0 || pragma && !cacheControl {
+		return more
+	}
+	return plain
 }
 
 // nameBytes has the lower case of each byte of a field name (RFC 9110, section
@@ -226,6 +246,17 @@ func trim(s string) string {
 func validValue(s string) bool {
 	for i := 0; i < len(s); i++ {
 		if c := s[i]; c < ' ' && c != '\t' || c == 0x7f {
+			return false
+		}
+	}
+	return true
+}
+
+// validHost accepts what net/http takes for a Host: the characters of RFC 3986,
+// section 3.2.2. cgi.Plain's Clean asks for more.
+func validHost(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; targetBytes[c]&inPath == 0 && c != '[' && c != ']' || c == '@' || c == '/' {
 			return false
 		}
 	}

@@ -2,18 +2,17 @@ package http1
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 
-	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 )
 
@@ -22,8 +21,14 @@ import (
 const pendingSize = 4 << 10
 
 // response is the http.ResponseWriter of one plain request. It does what that of
-// net/http does, as far as this gateway's handler makes use of it; it doesn't
-// guess a Content-Type.
+// net/http does, but that it
+//
+//   - doesn't guess a Content-Type;
+//   - gives a body of up to pendingSize a Content-Length, where net/http has that
+//     for half of it, and the answer to a HEAD that of all that was written;
+//   - knows no trailers but those of http.TrailerPrefix, no Transfer-Encoding but
+//     its own, and can't be hijacked;
+//   - never sends more than a Content-Length says, with ReadFrom neither.
 type response struct {
 	conn    *Conn
 	request *http.Request
@@ -35,6 +40,7 @@ type response struct {
 	length    int64  // the Content-Length, -1 when there is none
 	written   int64  // bytes of body that were taken
 	dated     bool   // there is a Date
+	trailers  bool   // there will be fields behind the body
 	committed bool   // how the body is framed is settled, and head is empty
 	chunked   bool
 }
@@ -45,38 +51,20 @@ var responses = sync.Pool{New: func() any {
 
 // Respond has serve answer the request, with its body, as net/http would.
 func (c *Conn) Respond(body []byte, serve func(http.ResponseWriter, *http.Request)) {
-	r, err := newRequest(c.Context(), &c.request, body, c.nc.RemoteAddr().String())
+	r, err := newRequest(c.Context(), &c.request, body, c.remote)
 	if err != nil { // it is no target to net/http
 		c.broken = true
 		return
 	}
 	w := responses.Get().(*response)
 	w.conn, w.request, w.length = c, r, -1
-	if c.guard(func() { serve(w, r) }) && w.finish() != nil {
+	serve(w, r)
+	if w.finish() != nil {
 		c.broken = true
 	}
 	clear(w.header)
 	*w = response{header: w.header, head: w.head[:0], pending: w.pending[:0]}
 	responses.Put(w)
-}
-
-// guard runs serve. false when it has panicked, as a handler does to have the
-// response broken off.
-func (c *Conn) guard(serve func()) (whole bool) {
-	defer func() {
-		failure := recover()
-		if failure == nil {
-			return
-		}
-		c.broken = true
-		if failure != http.ErrAbortHandler {
-			stack := make([]byte, 64<<10)
-			stack = stack[:runtime.Stack(stack, false)]
-			c.server.Log.Error("panic while a request was served", zap.Any("panic", failure), zap.ByteString("stack", stack))
-		}
-	}()
-	serve()
-	return true
 }
 
 // Header implements http.ResponseWriter.
@@ -86,6 +74,13 @@ func (w *response) Header() http.Header { return w.header }
 func (w *response) WriteHeader(status int) {
 	if w.status != 0 {
 		return
+	}
+	if status < 100 || status > 999 {
+		panic(fmt.Sprintf("invalid WriteHeader code %d", status))
+	}
+	interim := status < 200 && status != http.StatusSwitchingProtocols // RFC 9110, section 15.2
+	if w.status = status; interim {
+		w.status = 0
 	}
 	b := w.head[:0]
 	b = append(b, "HTTP/1.1 "...)
@@ -98,13 +93,12 @@ func (w *response) WriteHeader(status int) {
 		b = strconv.AppendInt(b, int64(status), 10)
 	}
 	b = append(b, "\r\n"...)
-	if status < 200 { // RFC 9110, section 15.2
+	if interim {
 		b = w.appendFields(b, false)
 		_, _ = w.conn.Write(append(b, "\r\n"...))
 		w.head = b[:0]
 		return
 	}
-	w.status = status
 	w.head = w.appendFields(b, true)
 }
 
@@ -119,39 +113,77 @@ func (w *response) appendFields(b []byte, final bool) []byte {
 	slices.Sort(names)
 	for _, name := range names {
 		values := w.header[name]
-		if len(values) == 0 || strings.HasPrefix(name, http.TrailerPrefix) {
-			continue
-		}
 		switch name {
 		case "Content-Length":
-			n, err := strconv.ParseInt(values[0], 10, 64)
-			if err != nil || n < 0 || !final {
+			if !final || w.status == http.StatusNotModified || !bodyAllowed(w.status) {
+				continue
+			}
+			n, err := strconv.ParseInt(strings.Join(values[:min(1, len(values))], ""), 10, 64)
+			if err != nil || n < 0 {
 				continue
 			}
 			w.length = n
+		case "Content-Type":
+			if w.status == http.StatusNotModified {
+				continue
+			}
 		case "Transfer-Encoding":
 			continue
 		case "Date":
 			w.dated = w.dated || final
 		case "Connection":
-			if final && values[0] == "close" {
+			switch {
+			case !final:
+			case w.conn.Last():
+				continue
+			case len(values) > 0 && values[0] == "close":
 				w.conn.closing = true
 			}
 		}
-		for _, value := range values {
-			b = append(b, name...)
-			b = append(b, ": "...)
-			b = append(b, value...)
-			b = append(b, "\r\n"...)
+		if strings.HasPrefix(name, http.TrailerPrefix) {
+			w.trailers = w.trailers || final
+			continue
 		}
+		b = appendField(b, name, values)
+	}
+	if final && w.conn.Last() {
+		w.conn.closing = true
+		b = append(b, "Connection: close\r\n"...)
 	}
 	return b
+}
+
+// appendField appends a field as net/http does: no name and no value can begin
+// another one.
+func appendField(b []byte, name string, values []string) []byte {
+	for i := 0; i < len(name); i++ {
+		if nameBytes[name[i]] == 0 {
+			return b
+		}
+	}
+	for _, value := range values {
+		if strings.ContainsAny(value, "\r\n") {
+			value = lineEnds.Replace(value)
+		}
+		b = append(b, name...)
+		b = append(b, ": "...)
+		b = append(b, trim(value)...)
+		b = append(b, "\r\n"...)
+	}
+	return b
+}
+
+var lineEnds = strings.NewReplacer("\n", " ", "\r", " ")
+
+// bodyAllowed reports whether a response with a status may have a body.
+func bodyAllowed(status int) bool {
+	return status >= 200 && status != http.StatusNoContent && status != http.StatusNotModified
 }
 
 // bodiless reports whether the response has no body whatever is written (RFC
 // 9110, section 6.4.1).
 func (w *response) bodiless() bool {
-	return w.request.Method == http.MethodHead || w.status == http.StatusNoContent || w.status == http.StatusNotModified
+	return w.request.Method == http.MethodHead || !bodyAllowed(w.status)
 }
 
 // Write implements http.ResponseWriter.
@@ -165,17 +197,16 @@ func (w *response) Write(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	if w.bodiless() {
-		if w.request.Method == http.MethodHead {
-			w.written += int64(len(p))
-			return len(p), nil
-		}
+	if !bodyAllowed(w.status) {
 		return 0, http.ErrBodyNotAllowed
 	}
-	if w.length >= 0 && w.written+int64(len(p)) > w.length {
+	w.written += int64(len(p))
+	if w.length >= 0 && w.written > w.length {
 		return 0, http.ErrContentLength
 	}
-	w.written += int64(len(p))
+	if w.request.Method == http.MethodHead {
+		return len(p), nil
+	}
 	if len(w.pending)+len(p) <= pendingSize {
 		w.pending = append(w.pending, p...)
 		return len(p), nil
@@ -192,10 +223,10 @@ func (w *response) commit(whole bool) {
 	switch {
 	case w.length >= 0:
 	case w.bodiless():
-		if whole && w.written > 0 { // the body of a HEAD, which is not sent
+		if whole && w.written > 0 && !w.trailers { // the body of a HEAD, which is not sent
 			w.head = appendLength(w.head, w.written)
 		}
-	case whole:
+	case whole && !w.trailers:
 		w.head = appendLength(w.head, w.written)
 	default:
 		w.chunked = true
@@ -324,22 +355,16 @@ func (w *response) finish() error {
 	if w.status == 0 {
 		w.WriteHeader(http.StatusOK)
 	}
-	if w.length >= 0 && w.written < w.length && !w.bodiless() {
-		w.conn.broken = true // the client must not take what it has for the whole
+	if w.length >= 0 && w.written != w.length && !w.bodiless() {
+		w.conn.closing = true // the client must not take what it has for the whole
 	}
-	w.commit(true)
 	if err := w.send(nil, true); err != nil || !w.chunked {
 		return err
 	}
 	b := append(w.head[:0], "0\r\n"...)
 	for name, values := range w.header {
 		if trailer, ok := strings.CutPrefix(name, http.TrailerPrefix); ok {
-			for _, value := range values {
-				b = append(b, trailer...)
-				b = append(b, ": "...)
-				b = append(b, value...)
-				b = append(b, "\r\n"...)
-			}
+			b = appendField(b, trailer, values)
 		}
 	}
 	w.head = append(b, "\r\n"...)

@@ -53,10 +53,11 @@ type Server struct {
 	clock    atomic.Int64 // time since start, as of the last tick
 	tick     time.Duration
 
-	mu     sync.Mutex
-	closed bool
-	conns  map[*Conn]struct{}
-	empty  chan struct{} // closed when the last connection is gone; nil until somebody waits
+	mu        sync.Mutex
+	closed    bool
+	accepting int // Serve calls
+	conns     map[*Conn]struct{}
+	empty     chan struct{} // closed when neither of them is left; nil until somebody waits
 }
 
 // NewServer makes a server. It serves nothing before Serve.
@@ -72,6 +73,15 @@ func NewServer(c Config) *Server {
 // Serve accepts connections from l until that fails. After Shutdown or Close its
 // error is http.ErrServerClosed.
 func (s *Server) Serve(l net.Listener) error {
+	s.mu.Lock()
+	s.accepting++
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.accepting--
+		s.lookIfEmpty()
+	}()
 	var delay time.Duration
 	for {
 		nc, err := l.Accept()
@@ -94,13 +104,18 @@ func (s *Server) Serve(l net.Listener) error {
 
 // begin serves one connection.
 func (s *Server) begin(nc net.Conn) {
-	c := newConn(s, nc)
 	s.mu.Lock()
-	if s.conns[c] = struct{}{}; len(s.conns) == 1 {
+	if len(s.conns) == 0 { // the clock may have slept
+		s.clock.Store(int64(time.Since(start)))
 		select {
 		case s.awake <- struct{}{}:
 		default:
 		}
+	}
+	c := newConn(s, nc)
+	s.conns[c] = struct{}{}
+	if s.closed {
+		_ = nc.Close()
 	}
 	s.mu.Unlock()
 	s.State(nc, http.StateNew)
@@ -111,7 +126,12 @@ func (s *Server) ended(c *Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.conns, c)
-	if len(s.conns) == 0 && s.empty != nil {
+	s.lookIfEmpty()
+}
+
+// lookIfEmpty wakes Shutdown if nothing is left. The caller holds mu.
+func (s *Server) lookIfEmpty() {
+	if len(s.conns) == 0 && s.accepting == 0 && s.empty != nil {
 		close(s.empty)
 		s.empty = nil
 	}
@@ -147,21 +167,26 @@ func (l *listener) Close() error {
 	return nil
 }
 
-// handOn gives a connection to net/http, with what was read of it.
+// handOn gives a connection to net/http, with what was read of it. It returns when
+// that server knows of the connection, so that no Shutdown overlooks it.
 func (s *Server) handOn(nc net.Conn, read []byte) {
 	s.HandedOn(nc)
-	switch c := nc.(type) {
-	case *net.TCPConn:
-		nc = &begunTCP{c, begun{read}}
-	case *net.UnixConn:
-		nc = &begunUnix{c, begun{read}}
-	}
+	nc, taken := withBegun(nc, read)
 	select {
 	case s.handedOn <- nc:
+		<-taken
 	case <-s.refusing:
 		s.State(nc, http.StateNew) // it has its place again, to be given back
 		_ = nc.Close()
 		s.State(nc, http.StateClosed)
+	}
+}
+
+// Arrived is to be called with http.StateNew of each connection of the server
+// that serves Listener.
+func (s *Server) Arrived(nc net.Conn) {
+	if b, ok := nc.(interface{ arrived() }); ok {
+		b.arrived()
 	}
 }
 
@@ -179,17 +204,14 @@ func (s *Server) Stop() {
 	}
 }
 
-// Shutdown stops, and waits for the end of all connections. Its error is ctx's when
-// that ends first.
+// Shutdown stops, and waits for the end of all connections and of Serve, whose
+// listener is closed by now. Its error is ctx's when that ends first.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.Stop()
 	empty := make(chan struct{})
 	s.mu.Lock()
-	if len(s.conns) == 0 {
-		s.mu.Unlock()
-		return nil
-	}
 	s.empty = empty
+	s.lookIfEmpty()
 	s.mu.Unlock()
 	select {
 	case <-empty:
