@@ -15,6 +15,7 @@
 #define Py_LIMITED_API 0x03080000
 #endif
 #include <Python.h>
+
 #include <structmember.h>
 
 #include <errno.h>
@@ -692,8 +693,7 @@ static PyType_Spec connection_spec = {
 #define BLOCK 65536 /* _BLOCK of _threads.py */
 #define HELD_BYTES 131072 /* answers held back together */
 #define HELD_TIME 1000000 /* nanoseconds for which an answer may be held back, */
-#define SLOW_TIME 10000000 /* while no request took longer than this, which is more than a thread waits for a processor, */
-#define CALM 1000000000 /* within the last so many */
+#define CALM 1000000000 /* while no request of the last so many took longer than that */
 
 /* Bytes that are to be sent. */
 struct output {
@@ -2213,7 +2213,7 @@ loop_serve(Loop *self, PyObject *handler)
             goto failed;
         Py_CLEAR(self->current);
         int64_t now = clock_now();
-        if (now - before > SLOW_TIME)
+        if (now - before > HELD_TIME)
             self->slow_at = now;
         before = now;
         if (!held)
@@ -2239,14 +2239,14 @@ failed:
  * the thread that gives requests back sees all of it or nothing. */
 
 static PyObject *current_task, *new_deque, *describe_tls;
-static PyObject *status_lines; /* status -> the first line of a head */
+static PyObject *first_lines; /* status -> the first line of a head */
 static PyObject *no_bytes, *no_items;
 
-static PyObject *s_ahead, *s_await, *s_begun, *s_body, *s_client, *s_draining, *s_early_hint, *s_extensions, *s_get,
+static PyObject *s_ahead, *s_await, *s_begun, *s_body, *s_client, *s_draining, *s_early_hint, *s_extensions, *s_finish_if_done, *s_get, *s_grant,
     *s_headers, *s_learn, *s_make, *s_max_requests, *s_method, *s_more_body, *s_path, *s_pathsend, *s_popleft,
     *s_query_string, *s_raw_path, *s_receive, *s_release_soon, *s_request, *s_requests, *s_response_body, *s_response_start,
     *s_root_path, *s_seen, *s_send, *s_state, *s_status, *s_stop_if_done, *s_tls, *s_trailers, *s_http_trailers, *s_type, *s_wake,
-    *s_window;
+    *s_window, *s_write_unsent;
 
 static const struct {
     PyObject **at;
@@ -2260,7 +2260,9 @@ static const struct {
     {&s_draining, "draining"},
     {&s_early_hint, "http.response.early_hint"},
     {&s_extensions, "extensions"},
+    {&s_finish_if_done, "_finish_if_done"},
     {&s_get, "get"},
+    {&s_grant, "_grant"},
     {&s_headers, "headers"},
     {&s_learn, "_learn"},
     {&s_make, "_make"},
@@ -2290,6 +2292,7 @@ static const struct {
     {&s_type, "type"},
     {&s_wake, "wake"},
     {&s_window, "_window"},
+    {&s_write_unsent, "_write_unsent"},
 };
 
 /* Takes one reference to an object away from where it stands. */
@@ -2361,31 +2364,31 @@ typedef struct {
     unsigned long thread;
     int id, role;
     char input_ended, aborted, ended, guarded, closed;
-} RequestFields;
+} AsyncRequest;
 
-static PyTypeObject *RequestType;
+static PyTypeObject *AsyncRequestType;
 
 static PyMemberDef async_request_members[] = {
-    {"id", T_INT, offsetof(RequestFields, id), 0, NULL},
-    {"role", T_INT, offsetof(RequestFields, role), 0, NULL},
-    {"params", T_OBJECT, offsetof(RequestFields, params), 0, NULL},
-    {"input", T_OBJECT, offsetof(RequestFields, input), 0, NULL},
-    {"input_ended", T_BOOL, offsetof(RequestFields, input_ended), 0, NULL},
-    {"input_received", T_LONGLONG, offsetof(RequestFields, input_received), 0, NULL},
-    {"input_read", T_LONGLONG, offsetof(RequestFields, input_read), 0, NULL},
-    {"input_granted", T_LONGLONG, offsetof(RequestFields, input_granted), 0, NULL},
-    {"granted", T_LONGLONG, offsetof(RequestFields, granted), 0, NULL},
-    {"sent", T_LONGLONG, offsetof(RequestFields, sent), 0, NULL},
-    {"aborted", T_BOOL, offsetof(RequestFields, aborted), 0, NULL},
-    {"ended", T_BOOL, offsetof(RequestFields, ended), 0, NULL},
-    {"thread", T_ULONG, offsetof(RequestFields, thread), 0, NULL},
-    {"guarded", T_BOOL, offsetof(RequestFields, guarded), 0, NULL},
-    {"interruption", T_OBJECT, offsetof(RequestFields, interruption), 0, NULL},
-    {"task", T_OBJECT, offsetof(RequestFields, task), 0, NULL},
-    {"waiters", T_OBJECT, offsetof(RequestFields, waiters), 0, NULL},
-    {"unsent", T_OBJECT, offsetof(RequestFields, unsent), 0, NULL},
-    {"feed", T_OBJECT, offsetof(RequestFields, feed), 0, NULL},
-    {"closed", T_BOOL, offsetof(RequestFields, closed), 0, NULL},
+    {"id", T_INT, offsetof(AsyncRequest, id), 0, NULL},
+    {"role", T_INT, offsetof(AsyncRequest, role), 0, NULL},
+    {"params", T_OBJECT, offsetof(AsyncRequest, params), 0, NULL},
+    {"input", T_OBJECT, offsetof(AsyncRequest, input), 0, NULL},
+    {"input_ended", T_BOOL, offsetof(AsyncRequest, input_ended), 0, NULL},
+    {"input_received", T_LONGLONG, offsetof(AsyncRequest, input_received), 0, NULL},
+    {"input_read", T_LONGLONG, offsetof(AsyncRequest, input_read), 0, NULL},
+    {"input_granted", T_LONGLONG, offsetof(AsyncRequest, input_granted), 0, NULL},
+    {"granted", T_LONGLONG, offsetof(AsyncRequest, granted), 0, NULL},
+    {"sent", T_LONGLONG, offsetof(AsyncRequest, sent), 0, NULL},
+    {"aborted", T_BOOL, offsetof(AsyncRequest, aborted), 0, NULL},
+    {"ended", T_BOOL, offsetof(AsyncRequest, ended), 0, NULL},
+    {"thread", T_ULONG, offsetof(AsyncRequest, thread), 0, NULL},
+    {"guarded", T_BOOL, offsetof(AsyncRequest, guarded), 0, NULL},
+    {"interruption", T_OBJECT, offsetof(AsyncRequest, interruption), 0, NULL},
+    {"task", T_OBJECT, offsetof(AsyncRequest, task), 0, NULL},
+    {"waiters", T_OBJECT, offsetof(AsyncRequest, waiters), 0, NULL},
+    {"unsent", T_OBJECT, offsetof(AsyncRequest, unsent), 0, NULL},
+    {"feed", T_OBJECT, offsetof(AsyncRequest, feed), 0, NULL},
+    {"closed", T_BOOL, offsetof(AsyncRequest, closed), 0, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 
@@ -2394,10 +2397,10 @@ static PyMemberDef async_request_members[] = {
 
 /* Makes a request that has no parameters yet. Steals what its input is put in,
  * which may be NULL. */
-static RequestFields *
+static AsyncRequest *
 make_request(PyTypeObject *type, int id, long long window, int role, PyObject *input)
 {
-    RequestFields *request = input == NULL ? NULL : (RequestFields *)PyType_GenericAlloc(type, 0);
+    AsyncRequest *request = input == NULL ? NULL : (AsyncRequest *)PyType_GenericAlloc(type, 0);
     if (request == NULL) {
         Py_XDECREF(input);
         return NULL;
@@ -2437,7 +2440,7 @@ async_request_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 static int
 async_request_traverse(PyObject *self, visitproc visit, void *arg)
 {
-    RequestFields *request = (RequestFields *)self;
+    AsyncRequest *request = (AsyncRequest *)self;
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(request->input);
     Py_VISIT(request->interruption);
@@ -2451,7 +2454,7 @@ async_request_traverse(PyObject *self, visitproc visit, void *arg)
 static int
 async_request_clear(PyObject *self)
 {
-    RequestFields *request = (RequestFields *)self;
+    AsyncRequest *request = (AsyncRequest *)self;
     clear(&request->params);
     clear(&request->input);
     clear(&request->interruption);
@@ -2485,52 +2488,55 @@ static PyType_Slot async_request_slots[] = {
 };
 
 static PyType_Spec async_request_spec = {
-    "gatecrew_worker._speed.Request", sizeof(RequestFields), 0,
+    "gatecrew_worker._speed.AsyncRequest", sizeof(AsyncRequest), 0,
     Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC, async_request_slots,
 };
 
 /* The fields of Loop that every answer needs. */
 typedef struct {
     PyObject_HEAD
-    PyObject *out, *connection, *requests, *ready;
+    PyObject *out, *connection, *requests, *ready, *running;
     unsigned long thread;
     char holding, broken, end_of_input;
-} LoopFields;
+} AsyncLoop;
 
-static PyTypeObject *LoopType;
+static PyTypeObject *AsyncLoopType;
 
 static PyMemberDef async_loop_members[] = {
-    {"_out", T_OBJECT, offsetof(LoopFields, out), 0, NULL},
-    {"_connection", T_OBJECT, offsetof(LoopFields, connection), 0, NULL},
-    {"_requests", T_OBJECT, offsetof(LoopFields, requests), 0, NULL},
-    {"_ready", T_OBJECT, offsetof(LoopFields, ready), 0, NULL},
-    {"_thread", T_ULONG, offsetof(LoopFields, thread), 0, NULL},
-    {"_holding", T_BOOL, offsetof(LoopFields, holding), 0, NULL},
-    {"_broken", T_BOOL, offsetof(LoopFields, broken), 0, NULL},
-    {"end_of_input", T_BOOL, offsetof(LoopFields, end_of_input), 0, NULL},
+    {"_out", T_OBJECT, offsetof(AsyncLoop, out), 0, NULL},
+    {"_connection", T_OBJECT, offsetof(AsyncLoop, connection), 0, NULL},
+    {"_requests", T_OBJECT, offsetof(AsyncLoop, requests), 0, NULL},
+    {"_ready", T_OBJECT, offsetof(AsyncLoop, ready), 0, NULL},
+    {"_running", T_OBJECT, offsetof(AsyncLoop, running), 0, NULL},
+    {"_thread", T_ULONG, offsetof(AsyncLoop, thread), 0, NULL},
+    {"_holding", T_BOOL, offsetof(AsyncLoop, holding), 0, NULL},
+    {"_broken", T_BOOL, offsetof(AsyncLoop, broken), 0, NULL},
+    {"end_of_input", T_BOOL, offsetof(AsyncLoop, end_of_input), 0, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 
 static int
 async_loop_traverse(PyObject *self, visitproc visit, void *arg)
 {
-    LoopFields *loop = (LoopFields *)self;
+    AsyncLoop *loop = (AsyncLoop *)self;
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(loop->out);
     Py_VISIT(loop->connection);
     Py_VISIT(loop->requests);
     Py_VISIT(loop->ready);
+    Py_VISIT(loop->running);
     return 0;
 }
 
 static int
 async_loop_clear(PyObject *self)
 {
-    LoopFields *loop = (LoopFields *)self;
+    AsyncLoop *loop = (AsyncLoop *)self;
     clear(&loop->out);
     clear(&loop->connection);
     clear(&loop->requests);
     clear(&loop->ready);
+    clear(&loop->running);
     return 0;
 }
 
@@ -2543,7 +2549,7 @@ async_loop_dealloc(PyObject *self)
 }
 
 static PyObject *
-loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+async_loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     (void)args;
     (void)kwargs;
@@ -2552,14 +2558,14 @@ loop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 
 /* Whether nobody wants the request's answer, as Loop.gone says. */
 static int
-is_gone(LoopFields *loop, RequestFields *request)
+is_gone(AsyncLoop *loop, AsyncRequest *request)
 {
     return request->aborted || request->closed || loop->end_of_input || loop->broken;
 }
 
 /* Takes an open request away. */
 static int
-forget_request(LoopFields *loop, RequestFields *request)
+forget_request(AsyncLoop *loop, AsyncRequest *request)
 {
     PyObject *id = PyLong_FromLong(request->id);
     if (id == NULL)
@@ -2575,12 +2581,12 @@ forget_request(LoopFields *loop, RequestFields *request)
 static PyObject *
 loop_take(PyObject *self, PyObject *argument)
 {
-    LoopFields *loop = (LoopFields *)self;
-    if (!PyObject_TypeCheck(argument, RequestType) || loop->ready == NULL || !PyDict_Check(loop->ready)) {
+    AsyncLoop *loop = (AsyncLoop *)self;
+    if (!PyObject_TypeCheck(argument, AsyncRequestType) || loop->ready == NULL || !PyDict_Check(loop->ready)) {
         PyErr_SetString(PyExc_TypeError, "that is no request of this loop");
         return NULL;
     }
-    RequestFields *request = (RequestFields *)argument;
+    AsyncRequest *request = (AsyncRequest *)argument;
     int has = PyDict_Contains(loop->ready, argument);
     if (has < 0 || (has && PyDict_DelItem(loop->ready, argument) < 0))
         return NULL;
@@ -2604,19 +2610,146 @@ loop_take(PyObject *self, PyObject *argument)
     Py_RETURN_TRUE;
 }
 
+/* done(request): the task of a request is about to end. */
+static PyObject *
+loop_done(PyObject *self, PyObject *argument)
+{
+    AsyncLoop *loop = (AsyncLoop *)self;
+    if (!PyObject_TypeCheck(argument, AsyncRequestType) || loop->running == NULL || !PySet_Check(loop->running)) {
+        PyErr_SetString(PyExc_TypeError, "that is no request of this loop");
+        return NULL;
+    }
+    /* Its context refers to the request: without the task, there is no cycle. */
+    PyObject *task = ((AsyncRequest *)argument)->task;
+    ((AsyncRequest *)argument)->task = NULL;
+    if (task == NULL || task == Py_None) {
+        Py_XDECREF(task);
+        task = PyObject_CallFunctionObjArgs(current_task, NULL);
+        if (task == NULL)
+            return NULL;
+    }
+    int failed = PySet_Discard(loop->running, task) < 0;
+    Py_DECREF(task);
+    if (failed || (loop->end_of_input && call_method(self, s_finish_if_done) < 0))
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+/* The request that a method of a loop was given; NULL with an exception. */
+static AsyncRequest *
+as_request(PyObject *object)
+{
+    if (object != NULL && PyObject_TypeCheck(object, AsyncRequestType))
+        return (AsyncRequest *)object;
+    PyErr_SetString(PyExc_TypeError, "that is no request");
+    return NULL;
+}
+
+/* gone(request): whether nobody wants its answer, and no input will come. */
+static PyObject *
+loop_gone(PyObject *self, PyObject *argument)
+{
+    AsyncRequest *request = as_request(argument);
+    return request == NULL ? NULL : PyBool_FromLong(is_gone((AsyncLoop *)self, request));
+}
+
+/* grant(request, read): only looks whether there is something to grant. */
+static PyObject *
+loop_grant(PyObject *self, PyObject *args)
+{
+    PyObject *object, *read;
+    if (!PyArg_UnpackTuple(args, "grant", 2, 2, &object, &read))
+        return NULL;
+    AsyncRequest *request = as_request(object);
+    if (request == NULL)
+        return NULL;
+    long long count = PyLong_AsLongLong(read);
+    if (count == -1 && PyErr_Occurred())
+        return NULL;
+    if (request->input_ended || request->ended || count + INPUT_WINDOW - request->input_granted < INPUT_WINDOW / 2)
+        Py_RETURN_NONE;
+    return PyObject_CallMethodObjArgs(self, s_grant, object, read, NULL);
+}
+
+/* write_soon(request, data): sends a part of the answer, if there is leave for
+ * all of it. */
+static PyObject *
+loop_write_soon(PyObject *self, PyObject *args)
+{
+    AsyncLoop *loop = (AsyncLoop *)self;
+    PyObject *object, *data;
+    char *text;
+    if (!PyArg_UnpackTuple(args, "write_soon", 2, 2, &object, &data))
+        return NULL;
+    AsyncRequest *request = as_request(object);
+    Py_ssize_t size;
+    if (request == NULL || PyBytes_AsStringAndSize(data, &text, &size) < 0)
+        return NULL;
+    if (size > LARGEST_RECORD || size > request->granted - request->sent || !is_empty(request->unsent) || request->aborted || request->ended
+        || loop->broken || loop->out == NULL || !PyList_Check(loop->out))
+        Py_RETURN_FALSE;
+    PyObject *payload = PyBytes_FromStringAndSize(NULL, 8 + size);
+    if (payload == NULL)
+        return NULL;
+    const unsigned char record[8] = {1, 6, (unsigned char)(request->id >> 8), (unsigned char)request->id,
+                                     (unsigned char)(size >> 8), (unsigned char)size, 0, 0};
+    memcpy(PyBytes_AsString(payload), record, 8);
+    memcpy(PyBytes_AsString(payload) + 8, text, size);
+    int failed = PyList_Append(loop->out, payload) < 0;
+    Py_DECREF(payload);
+    if (failed)
+        return NULL;
+    request->sent += size;
+    if (!loop->holding && call_method(self, s_release_soon) < 0)
+        return NULL;
+    Py_RETURN_TRUE;
+}
+
+/* _touch(request): tells whoever waits that something came. */
+static PyObject *
+loop_touch(PyObject *self, PyObject *argument)
+{
+    AsyncRequest *request = as_request(argument);
+    if (request == NULL)
+        return NULL;
+    if (request->feed != NULL && request->feed != Py_None) {
+        PyObject *feed = request->feed;
+        Py_INCREF(feed);
+        PyObject *result = PyObject_CallFunctionObjArgs(feed, NULL);
+        Py_DECREF(feed);
+        Py_XDECREF(result);
+        if (result == NULL)
+            return NULL;
+    }
+    if (!is_empty(request->unsent)) {
+        PyObject *result = PyObject_CallMethodObjArgs(self, s_write_unsent, argument, NULL);
+        Py_XDECREF(result);
+        if (result == NULL)
+            return NULL;
+    }
+    if (!is_empty(request->waiters) && call_method(argument, s_wake) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef async_loop_methods[] = {
     {"take", loop_take, METH_O, NULL},
+    {"done", loop_done, METH_O, NULL},
+    {"gone", loop_gone, METH_O, NULL},
+    {"grant", loop_grant, METH_VARARGS, NULL},
+    {"write_soon", loop_write_soon, METH_VARARGS, NULL},
+    {"_touch", loop_touch, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };
 
 static PyType_Slot async_loop_slots[] = {
-    {Py_tp_new, loop_new},         {Py_tp_dealloc, async_loop_dealloc}, {Py_tp_traverse, async_loop_traverse},
+    {Py_tp_new, async_loop_new},         {Py_tp_dealloc, async_loop_dealloc}, {Py_tp_traverse, async_loop_traverse},
     {Py_tp_clear, async_loop_clear},     {Py_tp_members, async_loop_members}, {Py_tp_methods, async_loop_methods},
     {0, NULL},
 };
 
 static PyType_Spec async_loop_spec = {
-    "gatecrew_worker._speed.Loop", sizeof(LoopFields), 0,
+    "gatecrew_worker._speed.AsyncLoop", sizeof(AsyncLoop), 0,
     Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC, async_loop_slots,
 };
 
@@ -2632,7 +2765,7 @@ take_requests(PyObject *module, PyObject *args)
     Py_ssize_t pos;
     if (!PyArg_ParseTuple(args, "OO!SnO!:take_requests", &connection, &PyType_Type, &type, &bytes, &pos, &PyList_Type, &begun))
         return NULL;
-    if (!PyType_IsSubtype((PyTypeObject *)type, RequestType)) {
+    if (!PyType_IsSubtype((PyTypeObject *)type, AsyncRequestType)) {
         PyErr_SetString(PyExc_TypeError, "that is no class of requests");
         return NULL;
     }
@@ -2685,7 +2818,7 @@ take_requests(PyObject *module, PyObject *args)
             break; /* a violation, that the Python code complains of */
         }
         Py_INCREF(no_items); /* nothing will be put in */
-        RequestFields *request = make_request((PyTypeObject *)type, high << 8 | low, window, 1, no_items);
+        AsyncRequest *request = make_request((PyTypeObject *)type, high << 8 | low, window, 1, no_items);
         failed = request == NULL || (request->params = PyBytes_FromStringAndSize((const char *)at + 24, length)) == NULL
                  || PyList_Append(begun, (PyObject *)request) < 0 || PyDict_SetItem(requests, id, (PyObject *)request) < 0;
         if (!failed) {
@@ -2731,7 +2864,7 @@ static const struct {
 };
 
 #define LONGEST_NAME 46 /* that is remembered */
-#define LONGEST_ASGI_VALUE 256
+#define LONGEST_KEPT 256
 #define NAMES 256 /* a power of two; a quarter of them is used at most by names that clients chose */
 
 typedef struct {
@@ -2821,7 +2954,7 @@ header(Name *name, PyObject *field, const char *value, Py_ssize_t size)
     PyObject *bytes = PyBytes_FromStringAndSize(value, size);
     PyObject *pair = bytes == NULL ? NULL : PyTuple_Pack(2, field, bytes);
     Py_XDECREF(bytes);
-    if (pair != NULL && name != NULL && size <= LONGEST_ASGI_VALUE && !name->is_secret) {
+    if (pair != NULL && name != NULL && size <= LONGEST_KEPT && !name->is_secret) {
         PyObject *before = name->last;
         Py_INCREF(pair);
         name->last = pair;
@@ -2841,7 +2974,7 @@ set_item(PyObject *dict, PyObject *key, PyObject *value)
     return failed ? -1 : 0;
 }
 
-#define BEGINNINGS 8 /* of _scope.py */
+#define MOST_BEGINNINGS 8 /* of _scope.py */
 
 /* The fields of Scopes, and what it has learnt. */
 typedef struct {
@@ -2852,7 +2985,7 @@ typedef struct {
         PyObject *text; /* how the parameters begin */
         PyObject *template; /* the scope, as far as that says */
         char is_secure, trails;
-    } beginnings[BEGINNINGS];
+    } beginnings[MOST_BEGINNINGS];
 } ScopesFields;
 
 static PyMemberDef scopes_members[] = {
@@ -2907,7 +3040,7 @@ learn_beginning(ScopesFields *scopes, PyObject *params)
     if (!PyTuple_Check(learnt))
         PyErr_SetString(PyExc_TypeError, "_learn has to return a tuple");
     else if (PyArg_ParseTuple(learnt, "S(OO!pp)", &text, &variables, &PyDict_Type, &template, &is_secure, &trails)) {
-        while (scopes->count >= BEGINNINGS) {
+        while (scopes->count >= MOST_BEGINNINGS) {
             int i = --scopes->count;
             clear(&scopes->beginnings[i].text);
             clear(&scopes->beginnings[i].template);
@@ -3077,15 +3210,15 @@ fill_scope(ScopesFields *scopes, PyObject *scope, Value *variables, int trails, 
  * one when they are unusual. own are the names of headers that are not in the
  * table. */
 static int
-read_parameters(const unsigned char *block, Py_ssize_t size, Py_ssize_t pos, Value *variables, Value *fields, PyObject **own,
+read_parameters(const char *block, Py_ssize_t size, Py_ssize_t pos, Value *variables, Value *fields, PyObject **own,
                 int *count, PyObject **of_tls)
 {
     while (pos < size) {
-        Py_ssize_t name_size = read_length((const char *)block, size, &pos);
-        Py_ssize_t value_size = name_size < 0 ? -1 : read_length((const char *)block, size, &pos);
+        Py_ssize_t name_size = read_length(block, size, &pos);
+        Py_ssize_t value_size = name_size < 0 ? -1 : read_length(block, size, &pos);
         if (value_size < 0 || name_size > size - pos || value_size > size - pos - name_size)
             return 1; /* the Python code complains of it */
-        const char *text = (const char *)block + pos;
+        const char *text = block + pos;
         Value value = {text + name_size, value_size, NULL};
         pos += name_size + value_size;
         int kind;
@@ -3131,10 +3264,10 @@ static PyObject *
 scopes_make(PyObject *self, PyObject *argument)
 {
     ScopesFields *scopes = (ScopesFields *)self;
-    RequestFields *request = (RequestFields *)argument;
+    AsyncRequest *request = (AsyncRequest *)argument;
     char *text;
     Py_ssize_t size, root_size;
-    if (!PyObject_TypeCheck(argument, RequestType) || request->role != 1 || request->params == NULL || !PyBytes_Check(request->params)
+    if (!PyObject_TypeCheck(argument, AsyncRequestType) || request->role != 1 || request->params == NULL || !PyBytes_Check(request->params)
         || scopes->root == NULL || !PyBytes_Check(scopes->root) || scopes->state == NULL || !PyDict_Check(scopes->state))
         return PyObject_CallMethodObjArgs(self, s_make, argument, NULL);
     if (PyBytes_AsStringAndSize(scopes->root, &text, &root_size) < 0 || PyBytes_AsStringAndSize(request->params, &text, &size) < 0)
@@ -3160,7 +3293,7 @@ scopes_make(PyObject *self, PyObject *argument)
     PyObject *own[MOST_FIELDS]; /* as many as there are fields */
     PyObject *of_tls = NULL, *scope = NULL;
     int count = 0;
-    int unusual = read_parameters((const unsigned char *)text, size, start, variables, fields, own, &count, &of_tls);
+    int unusual = read_parameters(text, size, start, variables, fields, own, &count, &of_tls);
     if (unusual == 0 && root_size != 0 && variables[SCRIPT_NAME].size == 0)
         unusual = 1;
     if (unusual == 0) {
@@ -3185,7 +3318,7 @@ static PyMethodDef scopes_methods[] = {
 };
 
 static PyType_Slot scopes_slots[] = {
-    {Py_tp_new, loop_new},           {Py_tp_dealloc, scopes_dealloc}, {Py_tp_traverse, scopes_traverse},
+    {Py_tp_new, async_loop_new},           {Py_tp_dealloc, scopes_dealloc}, {Py_tp_traverse, scopes_traverse},
     {Py_tp_clear, scopes_clear},     {Py_tp_members, scopes_members}, {Py_tp_methods, scopes_methods},
     {0, NULL},
 };
@@ -3198,8 +3331,8 @@ static PyType_Spec scopes_spec = {
 /* The fields of Exchange. It is the application's send itself. */
 typedef struct {
     PyObject_HEAD
-    LoopFields *loop;
-    RequestFields *request;
+    AsyncLoop *loop;
+    AsyncRequest *request;
     PyObject *trailers, *head, *length;
     long long written;
     char complete, started, awaits_trailers, told, is_head, can_trail, trails, head_sent, body_allowed, cut, whole;
@@ -3234,7 +3367,7 @@ exchange_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     PyObject *loop, *request, *scope;
     if ((kwargs != NULL && PyDict_Size(kwargs) != 0)
-        || !PyArg_ParseTuple(args, "O!O!O!", LoopType, &loop, RequestType, &request, &PyDict_Type, &scope)) {
+        || !PyArg_ParseTuple(args, "O!O!O!", AsyncLoopType, &loop, AsyncRequestType, &request, &PyDict_Type, &scope)) {
         if (!PyErr_Occurred())
             PyErr_SetString(PyExc_TypeError, "an exchange takes no keyword arguments");
         return NULL;
@@ -3251,9 +3384,9 @@ exchange_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if (exchange == NULL)
         return NULL;
     Py_INCREF(loop);
-    exchange->loop = (LoopFields *)loop;
+    exchange->loop = (AsyncLoop *)loop;
     Py_INCREF(request);
-    exchange->request = (RequestFields *)request;
+    exchange->request = (AsyncRequest *)request;
     Py_INCREF(no_items);
     exchange->trailers = no_items;
     Py_INCREF(no_bytes);
@@ -3336,10 +3469,10 @@ special_name(const char *name, Py_ssize_t size)
 
 #define LONGEST_HEAD 4096
 
-/* Encodes a head as async_encode_head does. Returns its size, -1 for an unusual one.
+/* Encodes a head as encode_head does. Returns its size, -1 for an unusual one.
  * length is the Content-Length. */
 static Py_ssize_t
-async_encode_head(char *to, PyObject *first, PyObject *headers, long long *length)
+encode_fields(char *to, PyObject *first, PyObject *headers, long long *length)
 {
     char *text;
     Py_ssize_t size;
@@ -3423,12 +3556,12 @@ start_answer(ExchangeFields *exchange, PyObject *status, PyObject *headers, PyOb
 {
     if (exchange->started || is_gone(exchange->loop, exchange->request) || trailers != NULL)
         return 0;
-    PyObject *first = status != NULL && status_lines != NULL && PyLong_CheckExact(status) ? PyDict_GetItemWithError(status_lines, status) : NULL;
+    PyObject *first = status != NULL && first_lines != NULL && PyLong_CheckExact(status) ? PyDict_GetItemWithError(first_lines, status) : NULL;
     if (first == NULL || !PyBytes_CheckExact(first))
         return 0;
     char to[LONGEST_HEAD];
     long long length = -1;
-    Py_ssize_t size = async_encode_head(to, first, headers, &length);
+    Py_ssize_t size = encode_fields(to, first, headers, &length);
     if (size < 0)
         return 0;
     PyObject *head = PyBytes_FromStringAndSize(to, size);
@@ -3467,7 +3600,7 @@ exchange_start(ExchangeFields *exchange, PyObject *message)
 
 /* Ends an answer whose last record has been appended to what is sent. */
 static int
-exchange_end(LoopFields *loop, RequestFields *request)
+exchange_end(AsyncLoop *loop, AsyncRequest *request)
 {
     request->ended = 1;
     if (forget_request(loop, request) < 0)
@@ -3484,8 +3617,8 @@ exchange_end(LoopFields *loop, RequestFields *request)
 static int
 send_body(ExchangeFields *exchange, PyObject *body, int is_last)
 {
-    LoopFields *loop = exchange->loop;
-    RequestFields *request = exchange->request;
+    AsyncLoop *loop = exchange->loop;
+    AsyncRequest *request = exchange->request;
     if (!exchange->started || exchange->complete || exchange->awaits_trailers || exchange->trails || exchange->is_head
         || !exchange->body_allowed || exchange->cut || request->aborted || request->ended || loop->broken || !is_empty(request->unsent))
         return 0;
@@ -3600,7 +3733,7 @@ exchange_send(ExchangeFields *exchange, PyObject *message)
 static int
 exchange_receive(ExchangeFields *exchange, PyObject **event)
 {
-    RequestFields *request = exchange->request;
+    AsyncRequest *request = exchange->request;
     if (exchange->whole || exchange->complete || !request->input_ended || request->input == NULL || request->input == Py_None)
         return 0;
     PyObject *body;
@@ -3968,14 +4101,14 @@ static PyType_Spec exchange_spec = {
     Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC, exchange_slots,
 };
 
-/* prepare_asgi(current_task, deque, describe_tls, status_lines): what this
+/* prepare_asgi(current_task, deque, describe_tls, first_lines): what this
  * section needs of Python, given by _asgi_native.py, since WSGI needs none of
  * it. */
 static PyObject *
 prepare_asgi(PyObject *module, PyObject *args)
 {
     (void)module;
-    PyObject **at[] = {&current_task, &new_deque, &describe_tls, &status_lines};
+    PyObject **at[] = {&current_task, &new_deque, &describe_tls, &first_lines};
     PyObject *given[4];
     if (!PyArg_ParseTuple(args, "OOOO!:prepare_asgi", &given[0], &given[1], &given[2], &PyDict_Type, &given[3]))
         return NULL;
@@ -3996,7 +4129,7 @@ add_asgi(PyObject *module)
         PyTypeObject **at;
         PyType_Spec *spec;
     } types[] = {
-        {"Request", &RequestType, &async_request_spec},    {"Loop", &LoopType, &async_loop_spec}, {"Scopes", NULL, &scopes_spec},
+        {"AsyncRequest", &AsyncRequestType, &async_request_spec},    {"AsyncLoop", &AsyncLoopType, &async_loop_spec}, {"Scopes", NULL, &scopes_spec},
         {"Exchange", NULL, &exchange_spec},          {"Receive", &ReceiveType, &receive_spec}, {"coroutine", &StepType, &step_spec},
     };
     for (size_t i = 0; i < sizeof asgi_strings / sizeof *asgi_strings; i++)
