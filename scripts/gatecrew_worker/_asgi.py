@@ -25,7 +25,7 @@ def serve(app, sock, control, options, started):
     loop = make_loop(sock, options.concurrency, _event_loop(options.loop))
     lifespan = Lifespan(app, options.lifespan)
     started(loop, control)
-    loop.run(make_handler(app, loop, options.root_path, lifespan.state), lifespan)
+    loop.run(make_handler(app, loop, options.root_path, lifespan.state).handle, lifespan)
 
 
 def _event_loop(kind):
@@ -121,7 +121,7 @@ class Handler:
         self._loop = loop
         self._scopes = self._make_scopes(root_path, state)
 
-    async def __call__(self, request):
+    async def handle(self, request):
         """Answers one request, whatever the application does."""
         loop = self._loop
         try:
@@ -133,7 +133,8 @@ class Handler:
             exchange = make(loop, request, scope)
             try:
                 await self._app(scope, exchange.receive, exchange.send)
-                exchange.finish()
+                if not request.ended:
+                    exchange.finish()
             except BaseException as exc:
                 # SystemExit and KeyboardInterrupt as well: they end the request
                 # of whoever raised them, not the ones of its neighbours.
@@ -144,4 +145,4 @@ class Handler:
             loop.done(request)
 
 
-_interrupt.ENTRIES.update((Handler.__call__.__code__, Loop.run.__code__))
+_interrupt.ENTRIES.update((Handler.handle.__code__, Loop.run.__code__))

@@ -28,6 +28,8 @@ class NativeConnection(Connection):
 
 
 class NativeLoop(_speed.Loop, Loop):
+    _grant = Loop.grant
+
     def _make_connection(self, concurrency):
         return NativeConnection(concurrency, asynchronous=True, make_request=NativeRequest)
 

@@ -107,11 +107,11 @@ static PyObject *current_task, *new_deque, *describe_tls;
 static PyObject *status_lines; /* status -> the first line of a head */
 static PyObject *no_bytes, *no_items;
 
-static PyObject *s_ahead, *s_await, *s_begun, *s_body, *s_client, *s_draining, *s_early_hint, *s_extensions, *s_get,
+static PyObject *s_ahead, *s_await, *s_begun, *s_body, *s_client, *s_draining, *s_early_hint, *s_extensions, *s_finish_if_done, *s_get, *s_grant,
     *s_headers, *s_learn, *s_make, *s_max_requests, *s_method, *s_more_body, *s_path, *s_pathsend, *s_popleft,
     *s_query_string, *s_raw_path, *s_receive, *s_release_soon, *s_request, *s_requests, *s_response_body, *s_response_start,
     *s_root_path, *s_seen, *s_send, *s_state, *s_status, *s_stop_if_done, *s_tls, *s_trailers, *s_http_trailers, *s_type, *s_wake,
-    *s_window;
+    *s_window, *s_write_unsent;
 
 static const struct {
     PyObject **at;
@@ -125,7 +125,9 @@ static const struct {
     {&s_draining, "draining"},
     {&s_early_hint, "http.response.early_hint"},
     {&s_extensions, "extensions"},
+    {&s_finish_if_done, "_finish_if_done"},
     {&s_get, "get"},
+    {&s_grant, "_grant"},
     {&s_headers, "headers"},
     {&s_learn, "_learn"},
     {&s_make, "_make"},
@@ -155,6 +157,7 @@ static const struct {
     {&s_type, "type"},
     {&s_wake, "wake"},
     {&s_window, "_window"},
+    {&s_write_unsent, "_write_unsent"},
 };
 
 /* Takes one reference to an object away from where it stands. */
@@ -357,7 +360,7 @@ static PyType_Spec request_spec = {
 /* The fields of Loop that every answer needs. */
 typedef struct {
     PyObject_HEAD
-    PyObject *out, *connection, *requests, *ready;
+    PyObject *out, *connection, *requests, *ready, *running;
     unsigned long thread;
     char holding, broken, end_of_input;
 } LoopFields;
@@ -369,6 +372,7 @@ static PyMemberDef loop_members[] = {
     {"_connection", T_OBJECT, offsetof(LoopFields, connection), 0, NULL},
     {"_requests", T_OBJECT, offsetof(LoopFields, requests), 0, NULL},
     {"_ready", T_OBJECT, offsetof(LoopFields, ready), 0, NULL},
+    {"_running", T_OBJECT, offsetof(LoopFields, running), 0, NULL},
     {"_thread", T_ULONG, offsetof(LoopFields, thread), 0, NULL},
     {"_holding", T_BOOL, offsetof(LoopFields, holding), 0, NULL},
     {"_broken", T_BOOL, offsetof(LoopFields, broken), 0, NULL},
@@ -385,6 +389,7 @@ loop_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(loop->connection);
     Py_VISIT(loop->requests);
     Py_VISIT(loop->ready);
+    Py_VISIT(loop->running);
     return 0;
 }
 
@@ -396,6 +401,7 @@ loop_clear(PyObject *self)
     clear(&loop->connection);
     clear(&loop->requests);
     clear(&loop->ready);
+    clear(&loop->running);
     return 0;
 }
 
@@ -469,8 +475,135 @@ loop_take(PyObject *self, PyObject *argument)
     Py_RETURN_TRUE;
 }
 
+/* done(request): the task of a request is about to end. */
+static PyObject *
+loop_done(PyObject *self, PyObject *argument)
+{
+    LoopFields *loop = (LoopFields *)self;
+    if (!PyObject_TypeCheck(argument, RequestType) || loop->running == NULL || !PySet_Check(loop->running)) {
+        PyErr_SetString(PyExc_TypeError, "that is no request of this loop");
+        return NULL;
+    }
+    /* Its context refers to the request: without the task, there is no cycle. */
+    PyObject *task = ((RequestFields *)argument)->task;
+    ((RequestFields *)argument)->task = NULL;
+    if (task == NULL || task == Py_None) {
+        Py_XDECREF(task);
+        task = PyObject_CallFunctionObjArgs(current_task, NULL);
+        if (task == NULL)
+            return NULL;
+    }
+    int failed = PySet_Discard(loop->running, task) < 0;
+    Py_DECREF(task);
+    if (failed || (loop->end_of_input && call_method(self, s_finish_if_done) < 0))
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+/* The request that a method of a loop was given; NULL with an exception. */
+static RequestFields *
+as_request(PyObject *object)
+{
+    if (object != NULL && PyObject_TypeCheck(object, RequestType))
+        return (RequestFields *)object;
+    PyErr_SetString(PyExc_TypeError, "that is no request");
+    return NULL;
+}
+
+/* gone(request): whether nobody wants its answer, and no input will come. */
+static PyObject *
+loop_gone(PyObject *self, PyObject *argument)
+{
+    RequestFields *request = as_request(argument);
+    return request == NULL ? NULL : PyBool_FromLong(is_gone((LoopFields *)self, request));
+}
+
+/* grant(request, read): only looks whether there is something to grant. */
+static PyObject *
+loop_grant(PyObject *self, PyObject *args)
+{
+    PyObject *object, *read;
+    if (!PyArg_UnpackTuple(args, "grant", 2, 2, &object, &read))
+        return NULL;
+    RequestFields *request = as_request(object);
+    if (request == NULL)
+        return NULL;
+    long long count = PyLong_AsLongLong(read);
+    if (count == -1 && PyErr_Occurred())
+        return NULL;
+    if (request->input_ended || request->ended || count + INPUT_WINDOW - request->input_granted < INPUT_WINDOW / 2)
+        Py_RETURN_NONE;
+    return PyObject_CallMethodObjArgs(self, s_grant, object, read, NULL);
+}
+
+/* write_soon(request, data): sends a part of the answer, if there is leave for
+ * all of it. */
+static PyObject *
+loop_write_soon(PyObject *self, PyObject *args)
+{
+    LoopFields *loop = (LoopFields *)self;
+    PyObject *object, *data;
+    char *text;
+    if (!PyArg_UnpackTuple(args, "write_soon", 2, 2, &object, &data))
+        return NULL;
+    RequestFields *request = as_request(object);
+    Py_ssize_t size;
+    if (request == NULL || PyBytes_AsStringAndSize(data, &text, &size) < 0)
+        return NULL;
+    if (size > LARGEST_RECORD || size > request->granted - request->sent || !is_empty(request->unsent) || request->aborted || request->ended
+        || loop->broken || loop->out == NULL || !PyList_Check(loop->out))
+        Py_RETURN_FALSE;
+    PyObject *payload = PyBytes_FromStringAndSize(NULL, 8 + size);
+    if (payload == NULL)
+        return NULL;
+    const unsigned char record[8] = {1, 6, (unsigned char)(request->id >> 8), (unsigned char)request->id,
+                                     (unsigned char)(size >> 8), (unsigned char)size, 0, 0};
+    memcpy(PyBytes_AsString(payload), record, 8);
+    memcpy(PyBytes_AsString(payload) + 8, text, size);
+    int failed = PyList_Append(loop->out, payload) < 0;
+    Py_DECREF(payload);
+    if (failed)
+        return NULL;
+    request->sent += size;
+    if (!loop->holding && call_method(self, s_release_soon) < 0)
+        return NULL;
+    Py_RETURN_TRUE;
+}
+
+/* _touch(request): tells whoever waits that something came. */
+static PyObject *
+loop_touch(PyObject *self, PyObject *argument)
+{
+    RequestFields *request = as_request(argument);
+    if (request == NULL)
+        return NULL;
+    if (request->feed != NULL && request->feed != Py_None) {
+        PyObject *feed = request->feed;
+        Py_INCREF(feed);
+        PyObject *result = PyObject_CallFunctionObjArgs(feed, NULL);
+        Py_DECREF(feed);
+        Py_XDECREF(result);
+        if (result == NULL)
+            return NULL;
+    }
+    if (!is_empty(request->unsent)) {
+        PyObject *result = PyObject_CallMethodObjArgs(self, s_write_unsent, argument, NULL);
+        Py_XDECREF(result);
+        if (result == NULL)
+            return NULL;
+    }
+    if (!is_empty(request->waiters) && call_method(argument, s_wake) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef loop_methods[] = {
     {"take", loop_take, METH_O, NULL},
+    {"done", loop_done, METH_O, NULL},
+    {"gone", loop_gone, METH_O, NULL},
+    {"grant", loop_grant, METH_VARARGS, NULL},
+    {"write_soon", loop_write_soon, METH_VARARGS, NULL},
+    {"_touch", loop_touch, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };
 
