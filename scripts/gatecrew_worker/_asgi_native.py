@@ -7,17 +7,15 @@ from collections import deque
 
 from gatecrew_worker import _response, _speed, _tls
 from gatecrew_worker._asgi import Exchanging, Handler
-from gatecrew_worker._async import AsyncRequest, Loop, Wakes
+from gatecrew_worker._async import Loop, Wakes
 from gatecrew_worker._connection import Connection
 from gatecrew_worker._scope import Scopes
 
 _speed.prepare_asgi(asyncio.current_task, deque, _tls.describe, _response.STATUS_LINES)
 
 
-class NativeRequest(Wakes, _speed.Request):
+class NativeRequest(Wakes, _speed.AsyncRequest):
     __slots__ = ()
-
-    held_back = AsyncRequest.held_back
 
 
 class NativeConnection(Connection):
@@ -27,7 +25,7 @@ class NativeConnection(Connection):
         return end if end != pos else 0
 
 
-class NativeLoop(_speed.Loop, Loop):
+class NativeLoop(_speed.AsyncLoop, Loop):
     _grant = Loop.grant
 
     def _make_connection(self, concurrency):

@@ -106,11 +106,11 @@ def runner(kind, sock):
     """Returns what serves the socket, with a number of threads or a kind of
     event loop."""
     if kind.isdigit():
-        from gatecrew_worker._threads import Loop
-        from gatecrew_worker._wsgi import Handler
+        from gatecrew_worker import _wsgi
 
-        loop = Loop(sock, int(kind))
-        return lambda: loop.run(Handler(app, loop))
+        loop_type, handler_type = _wsgi.types(SPEED)
+        loop = loop_type(sock, int(kind), 1000)
+        return lambda: loop.run(handler_type(app, loop))
     from gatecrew_worker import _asgi
 
     make_loop, make_handler = _asgi.Loop, _asgi.Handler
@@ -139,8 +139,8 @@ def main(kind, count, depth):
         profile.disable()
     wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF)
     user, system = after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime
-    print("Python %s, %s: %.1f µs wall, %.1f µs user, %.1f µs system a request" % (
-        sys.version.split()[0], kind, wall / count * 1e6, user / count * 1e6, system / count * 1e6))
+    print("Python %s, %s, %s: %.1f µs wall, %.1f µs user, %.1f µs system a request" % (
+        sys.version.split()[0], "pure" if SPEED is None else "C", kind, wall / count * 1e6, user / count * 1e6, system / count * 1e6))
     if profile:
         pstats.Stats(profile).sort_stats("tottime").print_stats(25)
 
