@@ -693,7 +693,8 @@ static PyType_Spec connection_spec = {
 #define BLOCK 65536 /* _BLOCK of _threads.py */
 #define HELD_BYTES 131072 /* answers held back together */
 #define HELD_TIME 1000000 /* nanoseconds for which an answer may be held back, */
-#define CALM 1000000000 /* while no request of the last so many took longer than that */
+#define SLOW_TIME 10000000 /* while no request took longer than this, which is more than a thread waits for a processor, */
+#define CALM 1000000000 /* within the last so many */
 
 /* Bytes that are to be sent. */
 struct output {
@@ -2213,7 +2214,7 @@ loop_serve(Loop *self, PyObject *handler)
             goto failed;
         Py_CLEAR(self->current);
         int64_t now = clock_now();
-        if (now - before > HELD_TIME)
+        if (now - before > SLOW_TIME)
             self->slow_at = now;
         before = now;
         if (!held)
