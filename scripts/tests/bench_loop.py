@@ -1,7 +1,8 @@
 """CPU and wall time per request of a worker's loop: python3 bench_loop.py [THREADS|asyncio|uvloop].
 
 COUNT is how many, and DEPTH how many of them are sent at once; C_EXTENSION is
-auto, require or off; PROFILE=1 adds where the time goes. The other end is in the same process's child, and as plain
+auto, require or off; APP is another WSGI application than the one here, as
+MODULE:NAME; PROFILE=1 adds where the time goes. The other end is in the same process's child, and as plain
 as can be, so that the figure is the worker's own. Not a test.
 """
 
@@ -71,10 +72,12 @@ def runner(kind, sock):
     event loop."""
     if kind.isdigit():
         from gatecrew_worker import _wsgi
+        from gatecrew_worker._loader import load
 
+        chosen = load(os.environ["APP"], "wsgi")[0] if "APP" in os.environ else app
         loop_type, handler_type = _wsgi.types(SPEED)
         loop = loop_type(sock, int(kind), 1000)
-        return lambda: loop.run(handler_type(app, loop))
+        return lambda: loop.run(handler_type(chosen, loop))
     from gatecrew_worker import _asgi
 
     loop = _asgi.Loop(sock, 1000, _asgi._event_loop(kind))
