@@ -10,8 +10,10 @@ README.md says how it measures, suite.py what a row is.
 import argparse
 import json
 import pathlib
+import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -93,6 +95,7 @@ def measured(args, names):
         sys.exit(f"there is no {args.gatecrew}: run make build, or name one with --gatecrew")
     if not shutil.which("wrk"):
         sys.exit("there is no wrk here: run bench/setup.sh")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to stop"))  # in order: no server stays
     machine.raise_descriptors()
     state = machine.state()
     if state["busy"] > machine.BUSY:
@@ -104,7 +107,12 @@ def measured(args, names):
         results = {"format": compare.FORMAT, "began": report.now(), "revision": machine.revision(ROOT), "machine": machine.identity(), "system": machine.distribution(),
                    "state": state, "versions": machine.versions(places, PACKAGES), "settings": {"rounds": args.rounds, "seconds": args.seconds}}
         wanted = (lambda row: not args.only or row["name"] in args.only) if not args.gatecrew_only else (lambda row: "gatecrew" in row["short"])
-        results["suites"] = run.suites(names, places, args.rounds, args.seconds, wanted, args.lock)
+        results["suites"] = {}
+        for name, told in run.suites(names, places, args.rounds, args.seconds, wanted, args.lock):
+            results["suites"][name] = told
+            if args.output:  # after each suite, so that a run that is broken off leaves what it has
+                args.output.parent.mkdir(parents=True, exist_ok=True)
+                args.output.write_text(written(results))
     return results
 
 
@@ -132,7 +140,8 @@ def draw(path):
 
 def written(results):
     """Results as JSON with a line for each round, so that a difference can be read."""
-    return json.dumps(results, ensure_ascii=False, indent=1) + "\n"
+    text = json.dumps(results, ensure_ascii=False, indent=1)
+    return re.sub(r"\{[^{}\[\]]*\}", lambda flat: " ".join(flat.group(0).split()) if '"rps"' in flat.group(0) or '"start_ms"' in flat.group(0) else flat.group(0), text) + "\n"
 
 
 def compared(old, new):
@@ -173,9 +182,6 @@ def main():
         places = suite.places(args.gatecrew, args.venv, pathlib.Path("/tmp"))
         return print("\n".join(f"{name}: {row['name']}" for name in names for row in suite.rows(name, places)))
     results = measured(args, names)
-    if args.output:
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.write_text(written(results))
     print("\n\n".join(["\n".join(report.environment(results))] + [report.suite_text(told) for told in results["suites"].values()]))
     if args.publish:
         publish(results)

@@ -20,12 +20,12 @@ def check(old, new):
 
 
 def rows(old, new):
-    """(suite, row, metric, old, new, ratio) of every row that both have figures for, by the suite's first metric that it has."""
+    """(suite, row, metric, old, new, ratio) of every row that both have figures for, by the first figure of the row."""
     check(old, new)
     for name, told in new["suites"].items():
         for row, result in told["rows"].items():
             before = old["suites"].get(name, {}).get("rows", {}).get(row)
-            metric = next((m for m in told["metrics"] if figures.median(result["rounds"], m) is not None), None)
+            metric = next(iter(figures.metrics(told, [result])), None)
             if before is None or metric is None:
                 continue
             a, b = figures.median(before["rounds"], metric), figures.median(result["rounds"], metric)

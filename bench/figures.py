@@ -41,6 +41,12 @@ def median(rounds, metric):
     return statistics.median(values) if values else None
 
 
+def metrics(told, rows):
+    """The figures that rows of one case have, the one first that they are compared by."""
+    asked = next((row["metrics"] for row in rows if "metrics" in row), told["metrics"])
+    return [m for m in asked if any(median(row["rounds"], m) is not None for row in rows)]
+
+
 def spread(rounds, metric):
     """How far the rounds are apart: the largest distance from the median, as a share of it; None below two rounds."""
     values = [r[metric] for r in valid(rounds) if r.get(metric) is not None]

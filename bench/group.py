@@ -83,11 +83,16 @@ class Group:
         end = time.monotonic() + 5
         while self.folder and self.alive() and time.monotonic() < end:
             time.sleep(0.01)
+
+    def remove(self):
+        """Removes the group. The kernel lets it go once the last of its dead has been waited for, which may be init's work."""
+        end = time.monotonic() + 2
         for folder in self.folders():
-            try:
-                folder.rmdir()
-            except OSError:
-                pass
+            while folder.exists() and time.monotonic() < end:
+                try:
+                    folder.rmdir()
+                except OSError:
+                    time.sleep(0.01)
 
     def alive(self):
         """Whether one of them runs still; the dead that nobody has waited for don't count."""

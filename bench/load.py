@@ -1,11 +1,13 @@
 """The generators of load. Each is a program of its own, started and awaited here, and told of in the same words:
 
-requests, seconds, rps, mbps (10^6 bytes of bodies and heads a second), p50_us, p99_us, errors (a text, or nothing) and
+requests, bytes (of bodies; of wrk with heads), seconds, rps, mbps (10^6 of these bytes a second), p50_us, p99_us, errors (a text, or nothing) and
 spent (the CPU seconds of the generator itself).
 """
 import json
+import math
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import time
@@ -26,8 +28,13 @@ class Generator:
         """What it says next."""
         return self.process.stdout.readline()
 
-    def outcome(self):
-        out, err = self.process.communicate()
+    def outcome(self, after=None):
+        """Its result, once it has ended. With after, it is told to end after so many seconds."""
+        try:
+            out, err = self.process.communicate(timeout=after)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGINT)
+            out, err = self.process.communicate()
         try:
             return json.loads(out.strip().split("\n")[-1])
         except ValueError:
@@ -55,14 +62,14 @@ def command(row, seconds):
 
 
 def wrk(url, conns, seconds):
-    """wrk's command line; it takes whole seconds only."""
-    return ["wrk", "-t1", f"-c{conns}", f"-d{max(1, round(seconds))}s", "--timeout", "10s", "-s", HERE / "wrk.lua", url]
+    """wrk's command line. It takes whole seconds only; what is less is cut off by http."""
+    return ["wrk", "-t1", f"-c{conns}", f"-d{math.ceil(seconds)}s", "--timeout", "10s", "-s", HERE / "wrk.lua", url]
 
 
 def named(got):
     """The words of wrk.lua and transfer.py, as those of this module."""
     took = max(got["seconds"], 1e-9)
-    return {"requests": got["requests"], "seconds": round(took, 3), "rps": got["requests"] / took, "mbps": got["bytes"] / took / 1e6,
+    return {"requests": got["requests"], "bytes": got["bytes"], "seconds": round(took, 3), "rps": got["requests"] / took, "mbps": got["bytes"] / took / 1e6,
             "p50_us": got["p50_us"], "p99_us": got["p99_us"],
             "errors": ", ".join(f"{got[what]} x {'status 400 and above' if what == 'status' else what}" for what in FAULTS if got[what])}
 
@@ -73,7 +80,8 @@ def http(row, seconds):
     generators = [Generator(command(row, seconds))]
     if "beside" in row:
         generators.append(Generator(wrk(target(row, row["beside"]["path"]), row["beside"]["conns"], seconds)))
-    got, *others = [named(generator.outcome()) for generator in generators]
+    began, after = time.monotonic(), seconds if seconds % 1 and row["load"] == "wrk" else None
+    got, *others = [named(generator.outcome(after and max(0, began + after - time.monotonic()))) for generator in generators]
     for other in others:
         got.update(beside_rps=other["rps"], beside_p99_us=other["p99_us"], errors=", ".join(filter(None, (got["errors"], other["errors"]))))
         got["requests"] += other["requests"]  # that the CPU time is divided by

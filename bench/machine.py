@@ -22,13 +22,23 @@ def text(path):
         return ""
 
 
-def said(*command):
-    """The first line that a command says, whatever stream it says it to; None where there is no such command."""
+def said_all(*command):
+    """What a command says, whatever stream it says it to; None where there is no such command."""
     try:
-        out = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", timeout=20).stdout
+        return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", timeout=20).stdout
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return out.strip().split("\n")[0].strip()
+
+
+def said(*command):
+    """The first line of it."""
+    return (said_all(*command) or "").strip().split("\n")[0].strip() or None
+
+
+def number(text):
+    """The version in what a program says of itself."""
+    found = re.search(r"\d+\.\d[\w.+~-]*", text or "")
+    return found.group(0) if found else text
 
 
 def identity():
@@ -54,6 +64,12 @@ def distribution():
     return name.group(1) if name else platform.system()
 
 
+def module(program):
+    """The version of a program that go install made."""
+    found = re.search(r"^\s+mod\s+\S+\s+(\S+)", said_all("go", "version", "-m", str(program)) or "", re.M)
+    return found.group(1) if found else None
+
+
 def packages(venv):
     """The versions of the Python packages in a virtual environment, by name."""
     out = subprocess.run([f"{venv}/bin/python", "-m", "pip", "--disable-pip-version-check", "freeze"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
@@ -71,7 +87,7 @@ def versions(places, shown):
         "lighttpd": said("lighttpd", "-v"),
         "fcgiwrap": said("dpkg-query", "-W", "-f=${Version}", "fcgiwrap"),
         "php-fpm": said(places["PHPFPM"], "-v"),
-        "caddy": said(places["CADDY"], "version"),
+        "caddy": module(places["CADDY"]),
         "python of scripts": said("/usr/bin/python3", "--version"),
         "perl": said("perl", "-e", "print $^V"),
         "git": said("git", "--version"),
@@ -80,7 +96,7 @@ def versions(places, shown):
         found["python"] = said(f"{places['VENV']}/bin/python", "--version")
         installed = packages(places["VENV"])
         found.update({name: installed[name] for name in shown if name in installed})
-    return {name: re.sub(r" Copyright.*", "", version) for name, version in found.items() if version}
+    return {name: version if name == "gatecrew" else number(version) for name, version in found.items() if version}
 
 
 def revision(folder):

@@ -22,11 +22,10 @@ def reference(rows):
 
 def rows_table(told, rows):
     """The rows of one case side by side. Only columns that hold something are there."""
-    main = next((m for m in told["metrics"] if any(figures.median(r["rounds"], m) is not None for r in rows.values())), None)
-    if main is None:
+    metrics = figures.metrics(told, rows.values())
+    if not metrics:
         return ""
-    metrics = [m for m in told["metrics"] if any(figures.median(r["rounds"], m) is not None for r in rows.values())]
-    first = reference(rows)
+    main, first = metrics[0], reference(rows)
     head = [""] + [figures.METRICS[m][0] for m in metrics] + [f"{figures.METRICS[main][0]}, to {first['short']}", "spread"]
     lines = []
     for row in rows.values():
@@ -86,7 +85,7 @@ def series_table(told, rows):
     text = []
     for short, row_series in series(rows).items():
         of = row_series[0][1]["series"]
-        metrics = [m for m in told["metrics"] if any(figures.median(row["rounds"], m) is not None for _, row in row_series)]
+        metrics = figures.metrics(told, [row for _, row in row_series])
         lines = [[f"{x:,}"] + [figures.shown(m, figures.median(row["rounds"], m)) for m in metrics] for x, row in row_series]
         marks = [f"- **cliff** of {short} at {x:,} {of}: {what}" for x, what in cliffs(row_series)]
         text += [table([f"{short}: {of}"] + [figures.METRICS[m][0] for m in metrics], lines), "\n".join(marks) or f"No cliff of {short}."]
@@ -95,7 +94,7 @@ def series_table(told, rows):
 
 def suite_text(told):
     """One suite: what was measured, its tables, what went wrong."""
-    parts = [f"## {told['title']}", told["about"]]
+    parts = [f"## {told['title']}", f"{told['about']} {told['rounds']} rounds of {told['seconds']:g} s."]
     for case, rows in cases(told["rows"]).items():
         body = series_table(told, rows) if any("series" in row for row in rows.values()) else rows_table(told, rows)
         parts += [f"### {case[:1].upper()}{case[1:]}" if case else "", body]
@@ -112,11 +111,11 @@ def goals_table(results):
 
 def environment(results):
     """What it ran on, and how busy that was, as a sentence each."""
-    m, settings, state = results["machine"], results["settings"], results["state"]
+    m, state = results["machine"], results["state"]
     shares = [r["others"] for told in results["suites"].values() for row in told["rows"].values() for r in row["rounds"] if "others" in r]
     lines = [
         f"{m['cores']} cores of {m['cpu']}, {m['memory_mb'] / 1024:.0f} GiB of memory, Linux {m['kernel']}, {results['system']}. Machine {m['id']}.",
-        f"gatecrew at revision {results['revision']}. {results['began']}; {settings['rounds']} rounds of {settings['seconds']} s.",
+        f"gatecrew at revision {results['revision']}. Begun {results['began']}; it took {sum(told['took'] for told in results['suites'].values()) / 60:.0f} minutes.",
         f"Load average at the start: {state['load_average']}; {state['busy']:.0%} of the cores were taken.",
     ]
     if shares:
@@ -129,7 +128,7 @@ def environment(results):
 
 def whole(results, plots=()):
     """All of it as one page. plots are paths of pictures by their suite, as seen from the page."""
-    versions = ", ".join(f"{name} {version}" if name.lower().split()[0] not in version.lower() else version for name, version in sorted(results["versions"].items()))
+    versions = ", ".join(f"{name} {version.removeprefix(name).strip()}" for name, version in sorted(results["versions"].items(), key=lambda each: each[0].lower()))
     parts = ["# Results", "Written by `make bench`; [README.md](README.md) says how it measures and how to reproduce a row. Figures are comparable within a table, not beyond it. "
              "Each is the median of the rounds; spread is how far the rounds are from it at most.", "\n".join(environment(results)), f"Versions: {versions}.",
              "## Goals", goals_table(results)]

@@ -1,5 +1,4 @@
 """The rounds: every row once, then every row again, so that a slow minute of the machine doesn't fall on one server."""
-import contextlib
 import fcntl
 import os
 import sys
@@ -11,19 +10,32 @@ import suite
 from server import NotStarted, Server, wrong
 
 SETTLE = 0.3  # seconds between the first right answer and the first load, in which other workers come up
-WARM_UP = 0.5
+WARM_UP = 0.4
 IDLE = 0.5  # seconds after which the memory of an idle server is looked at
 
 
-@contextlib.contextmanager
-def turn(path):
-    """Waits until no other bench of this machine measures. None takes no turns."""
-    if not path:
-        yield
-        return
-    with open(path, "a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+class Turns:
+    """Turns with other benches of this machine, by a lock on a file: they would measure each other. Held over several rows, but not for long."""
+
+    HELD = 25  # seconds
+
+    def __init__(self, path):
+        self.file, self.since, self.waited = open(path, "a"), None, 0.0
+
+    def take(self):
+        """Waits until nobody else measures."""
+        if self.since is None:
+            began = time.monotonic()
+            fcntl.flock(self.file, fcntl.LOCK_EX)
+            self.since = time.monotonic()
+            self.waited += self.since - began
+
+    def give(self, at_once=False):
+        """Lets others measure, when this one has for long enough."""
+        if self.since is not None and (at_once or time.monotonic() - self.since > self.HELD):
+            fcntl.flock(self.file, fcntl.LOCK_UN)
+            self.since = None
+            time.sleep(0.1)  # so that those who wait come first
 
 
 def progress(line):
@@ -48,7 +60,7 @@ def measure(row, server, seconds):
         if cpu is not None:
             got["cpu_us"] = (server.group.cpu_seconds() - cpu) / max(got["requests"], 1) * 1e6
         got["pss_mb"] = server.group.pss_mb()
-        if "size" in row and got["requests"] and round(got["mbps"] * 1e6 * got["seconds"]) != row["size"] * got["requests"]:
+        if "size" in row and got["requests"] and row["load"] == "transfer" and got["bytes"] != row["size"] * got["requests"]:
             got["errors"] = f"bodies that are not {row['size']} bytes long"
     if cpu is not None:
         others = machine.busy_seconds() - busy - (server.group.cpu_seconds() - cpu) - got["spent"]
@@ -84,7 +96,7 @@ def once(row, folder, seconds, kept):
     return figures, None
 
 
-def rounds(rows, folder, count, seconds, lock=None):
+def rounds(rows, folder, count, seconds, turns):
     """Runs the rows of one suite; returns what each of them gave, by name."""
     results = {row["name"]: {"rounds": []} for row in rows}
     for number in range(count):
@@ -93,37 +105,39 @@ def rounds(rows, folder, count, seconds, lock=None):
             result = results[row["name"]]
             if "not_started" in result:
                 continue
-            with turn(lock):
-                try:
-                    figures, kept = once(row, folder, seconds, kept)
-                except (NotStarted, RuntimeError) as error:
-                    kept = None
-                    if result["rounds"]:  # it did before
-                        figures = {"void": str(error)}
-                    else:
-                        result["not_started"] = str(error)
-                        progress(f"  {row['suite']}: {row['name']} did not start: {error}")
-                        continue
+            turns.take()
+            try:
+                figures, kept = once(row, folder, seconds, kept)
+            except (NotStarted, RuntimeError) as error:
+                kept = None
+                if not result["rounds"]:
+                    result["not_started"] = str(error)
+                    progress(f"  {row['suite']}: {row['name']} did not start: {error}")
+                    continue
+                figures = {"void": str(error)}  # it did before
+            finally:
+                turns.give()
             if "void" in figures:
                 progress(f"  {row['suite']}: {row['name']}, round {number + 1} is void: {figures['void']}")
             result["rounds"].append({key: round(value, 3) if isinstance(value, float) else value for key, value in figures.items()})
         if kept:
             kept.__exit__()
+    turns.give(at_once=True)
     return results
 
 
-def suites(names, places, count, seconds, wanted, lock=None):
-    """Runs the rows of suites that are wanted, a function; returns their results by name, with what a reader needs to know of each row."""
-    found = {}
+def suites(names, places, count, seconds, wanted, lock):
+    """Runs the rows of suites that are wanted, a function; yields the name and results of each, with what a reader needs to know of its rows."""
+    turns = Turns(lock)
     for name in names:
         rows = [row for row in suite.rows(name, places) if wanted(row)]
         if not rows:
             continue
-        told, began = suite.suite(name), time.monotonic()
-        number = min(count, told.get("rounds", count))
-        progress(f"{name}: {len(rows)} rows, {number} rounds")
-        results = rounds(rows, places["RUN"], number, seconds, lock)
+        told, began, waited = suite.suite(name), time.monotonic(), turns.waited
+        number, each = min(count, told.get("rounds", count)), seconds * told.get("share", 1)
+        progress(f"{name}: {len(rows)} rows, {number} rounds of {each:g} s")
+        results = rounds(rows, places["RUN"], number, each, turns)
         for row in rows:
-            results[row["name"]].update({key: row[key] for key in ("short", "case", "cmd", "series", "growth", "x") if row.get(key) not in (None, "")})
-        found[name] = {"title": told["title"], "about": told["about"], "metrics": told["metrics"], "seconds": round(time.monotonic() - began), "rows": results}
-    return found
+            results[row["name"]].update({key: row[key] for key in ("short", "case", "cmd", "series", "growth", "x", "metrics") if row.get(key) not in (None, "")})
+        yield name, {"title": told["title"], "about": told["about"], "metrics": told["metrics"], "rounds": number, "seconds": each,
+                     "took": round(time.monotonic() - began - turns.waited + waited), "rows": results}

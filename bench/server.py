@@ -102,6 +102,7 @@ class Server:
         except subprocess.TimeoutExpired:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
+        self.group.remove()
         end = time.monotonic() + 3
         while used(self.row["port"]) and time.monotonic() < end:
             time.sleep(0.01)

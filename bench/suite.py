@@ -1,6 +1,7 @@
 """What is measured: the rows of suites/*.json, made complete with the command lines of servers.json.
 
-A suite is {"title", "about", "metrics", "defaults", "cases"?, "rows"}; a row is what one server does under one load. Its fields, of
+A suite is {"title", "about", "metrics", "defaults", "cases"?, "rows", "rounds"?, "share"?}; "rounds" is the most that it is run for, "share" the part of
+the usual seconds that a row is measured for. A row is what one server does under one load. Its fields, of
 which the suite's "defaults", the case and the server hold those that it doesn't say itself:
 
 name     what the row is called in its case
@@ -14,10 +15,10 @@ upload   the length of the body that is sent, in bytes
 beside   {"path", "conns"} of a second load that runs all the while, of which the table tells apart
 sockets  idle or echo
 binary   a program whose size is told
-x        the row's place in a series (see series)
+metrics  the figures of its table, the one first that rows are compared by, in place of the suite's
 
-"cases" multiply: each row is made once for every case that it names in "cases", or for all. A "series" in place of a row's "x"
-is {"x": [..], "growth": "flat" or "linear", "of": its name}: the row is made for each x, which @X@ stands for everywhere.
+"cases" multiply: each row is made once for every case that it names in "cases", or for all. A "series",
+{"x": [..], "growth": "flat" or "linear", "of": its name}, has a row made for each x, which @X@ stands for everywhere.
 """
 import getpass
 import glob
@@ -117,11 +118,11 @@ def prepare(places):
 
 
 def repository(folder):
-    """Makes a bare git repository with one commit, folder/hello.git."""
+    """Makes a bare git repository with one commit, folder/git/hello.git."""
     git = ["git", "-c", "init.defaultBranch=main", "-c", "user.name=bench", "-c", "user.email=bench@example.org"]
     work = folder / "work"
     work.mkdir(parents=True)
     (work / "README").write_text("Hello, git!\n")
-    for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "Hello"], ["clone", "-q", "--bare", ".", folder / "hello.git"]):
+    for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "Hello"], ["clone", "-q", "--bare", ".", folder / "git" / "hello.git"]):
         subprocess.run(git + command, cwd=work, check=True)
     shutil.rmtree(work)
