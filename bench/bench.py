@@ -42,6 +42,7 @@ def arguments():
     ap.add_argument("--publish", action="store_true", help="write RESULTS.md, results.json and the plots in docs/bench, if all suites ran")
     ap.add_argument("--venv", type=pathlib.Path, default=ROOT / ".build" / "bench-venv", help="the peers' Python environment")
     ap.add_argument("--gatecrew", type=pathlib.Path, default=ROOT / "bin" / "gatecrew")
+    ap.add_argument("--ports", type=int, default=9000, metavar="N", help="the servers listen on N+1 to N+302 (%(default)s)")
     ap.add_argument("--lock", default=f"{tempfile.gettempdir()}/gatecrew-bench.lock", metavar="FILE", help="benches with the same file measure in turns (%(default)s)")
     ap.add_argument("--gatecrew-only", action="store_true", help="leave out the peers")
     other = ap.add_mutually_exclusive_group()
@@ -66,7 +67,7 @@ def read(path):
 def show(name, names, args):
     """Says how to reproduce a row: leaves the scratch folder behind, with everything that its commands need."""
     folder = pathlib.Path(tempfile.mkdtemp(prefix="bench-"))
-    places = suite.places(args.gatecrew, args.venv, folder)
+    places = suite.places(args.gatecrew, args.venv, folder, args.ports)
     found = [row for each in names for row in suite.rows(each, places) if row["name"] == name]
     if not found:
         folder.rmdir()
@@ -102,7 +103,7 @@ def measured(args, names):
         run.progress(f"warning: others take {state['busy']:.0%} of the cores just now, load average {state['load_average']}; figures will be doubtful")
     subprocess.run(["go", "build", "-o", load.WSLOAD, "./bench/wsload"], cwd=ROOT, check=True)
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
-        places = suite.places(args.gatecrew, args.venv, pathlib.Path(scratch))
+        places = suite.places(args.gatecrew, args.venv, pathlib.Path(scratch), args.ports)
         suite.prepare(places)
         results = {"format": compare.FORMAT, "began": report.now(), "revision": machine.revision(ROOT), "machine": machine.identity(), "system": machine.distribution(),
                    "state": state, "versions": machine.versions(places, PACKAGES), "settings": {"rounds": args.rounds, "seconds": args.seconds}}

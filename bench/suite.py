@@ -51,10 +51,11 @@ def suite(name):
 
 
 def fill(value, words):
-    """Puts words in the place of @NAME@, in a text or whatever holds texts."""
+    """Puts words in the place of @NAME@, in a text or whatever holds texts; @PORTS+1@ is the sum."""
     if isinstance(value, str):
         filled = re.sub(r"@([A-Z_]+)@", lambda m: str(words.get(m.group(1), m.group(0))), value)
-        return int(filled) if value == "@X@" else filled
+        filled = re.sub(r"@PORTS\+(\d+)@", lambda m: str(words["PORTS"] + int(m.group(1))), filled)
+        return int(filled) if re.fullmatch(r"@(X|PORTS\+\d+)@", value) else filled
     if isinstance(value, list):
         return [fill(each, words) for each in value]
     return {key: fill(each, words) for key, each in value.items()} if isinstance(value, dict) else value
@@ -75,7 +76,7 @@ def rows(name, places):
             series = base.pop("series", None)
             for x in series["x"] if series else [None]:
                 one = {**base, "series": series["of"], "growth": series["growth"], "x": x, "name": f"{base['name']}, {x:,} {series['of']}"} if series else dict(base)
-                words = {"FLAGS": "", **places, "X": x, "PORT": base["port"]}
+                words = {"FLAGS": "", **places, "X": x, "PORT": fill(base["port"], places)}
                 words.update(fill(base["set"], words))
                 one = fill(one, words)
                 for key in ("cases", "server", "set"):
@@ -88,10 +89,11 @@ def rows(name, places):
     return sorted(made, key=lambda row: cases.index(row["case"]))  # those that are compared stand, and run, side by side
 
 
-def places(gatecrew, venv, run):
-    """What @NAME@ stands for in every row. run is the scratch folder."""
+def places(gatecrew, venv, run, ports=9000):
+    """What @NAME@ stands for in every row. run is the scratch folder; ports the number that servers' ports are counted from."""
     gopath = subprocess.run(["go", "env", "GOPATH"], stdout=subprocess.PIPE, text=True).stdout.strip()
     return {
+        "PORTS": ports,
         "GATECREW": pathlib.Path(gatecrew).resolve(), "VENV": pathlib.Path(venv).absolute(), "USER": getpass.getuser(),
         "RUN": run, "CONF": run / "conf", "APPS": run / "apps", "STATIC": run / "static", "GIT": run / "git",
         "CADDY": shutil.which("caddy") or f"{gopath}/bin/caddy",

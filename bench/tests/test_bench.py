@@ -25,7 +25,7 @@ class Bench(unittest.TestCase):
         cls.gatecrew = cls.path / "gatecrew"
         subprocess.run(["go", "build", "-pgo=off", "-o", cls.gatecrew, "./cmd/gatecrew"], cwd=suite.ROOT, check=True)
         # The workers' Python: the tests' own environment, since the peers needn't be here.
-        cls.own = ["--gatecrew", cls.gatecrew, "--gatecrew-only", "--venv", suite.ROOT / ".build" / "venv"]
+        cls.own = ["--ports", 29000, "--gatecrew", cls.gatecrew, "--gatecrew-only", "--venv", suite.ROOT / ".build" / "venv"]
         cls.results = cls.path / "results.json"
         cls.ran = bench("wsgi", "cgi", "static", "uploads", "start", "--rounds", 1, "--seconds", 0.5, *cls.own, "--output", cls.results)
 
@@ -75,7 +75,7 @@ class Bench(unittest.TestCase):
         broken.write_text("#!/bin/sh\n[ \"$1\" = --version ] && exit\necho there is no flag --anything >&2\nexit 1\n")
         broken.chmod(0o755)
         results = self.path / "broken.json"
-        ran = bench("static", "--rounds", 2, "--gatecrew", broken, "--gatecrew-only", "--output", results)
+        ran = bench("static", "--rounds", 2, "--gatecrew", broken, "--gatecrew-only", "--ports", 29000, "--output", results)
         self.assertEqual(ran.returncode, 0, ran.stderr)
         self.assertIn("small: gatecrew did not start: `exit status 1: there is no flag --anything`", ran.stdout)
 
