@@ -22,12 +22,12 @@ plt.rcParams.update({"svg.hashsalt": "gatecrew", "svg.fonttype": "none", "font.f
 
 def bars(axes, told, case, rows):
     """One case as bars of its first metric."""
-    metric = next(iter(figures.metrics(told, rows.values())), None)
-    shown = [(row["short"], figures.median(row["rounds"], metric)) for row in rows.values() if metric and figures.median(row["rounds"], metric) is not None]
+    metric = figures.metrics(told, rows.values())[0]
+    shown = [(row["short"], figures.median(row["rounds"], metric)) for row in rows.values()]
     shown.reverse()  # the first at the top
     drawn = axes.barh([name for name, _ in shown], [value for _, value in shown], color=[OURS if "gatecrew" in name else PEER for name, _ in shown])
     axes.bar_label(drawn, [figures.shown(metric, value) for _, value in shown], padding=3, fontsize=8)
-    axes.set_title(f"{case[:1].upper()}{case[1:]}: {figures.METRICS[metric][0]}" if case and metric else figures.METRICS[metric][0] if metric else case, loc="left")
+    axes.set_title(f"{case[:1].upper()}{case[1:]}: {figures.METRICS[metric][0]}" if case else figures.METRICS[metric][0], loc="left")
     axes.margins(x=.15)
     axes.xaxis.set_visible(False)
     axes.spines["bottom"].set_visible(False)
@@ -50,7 +50,8 @@ def lines(axes, case, rows):
 
 
 def suite(told, path):
-    found = report.cases(told["rows"])
+    found = {case: {name: row for name, row in rows.items() if figures.valid(row["rounds"])} for case, rows in report.cases(told["rows"]).items()}
+    found = {case: rows for case, rows in found.items() if rows}
     is_series = any("series" in row for rows in found.values() for row in rows.values())
     heights = [3 if is_series else .5 + .28 * len(rows) for rows in found.values()]
     figure, every = plt.subplots(len(found), 1, figsize=(7, sum(heights) + .4), squeeze=False, gridspec_kw={"height_ratios": heights}, layout="constrained")

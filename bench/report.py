@@ -26,15 +26,18 @@ def rows_table(told, rows):
     if not metrics:
         return ""
     main, first = metrics[0], reference(rows)
-    head = [""] + [figures.METRICS[m][0] for m in metrics] + [f"{figures.METRICS[main][0]}, to {first['short']}", "spread"]
+    # Less than throughput does, CPU time depends on what else the machine does.
+    compared = [main] + [m for m in metrics[1:] if m == "cpu_us"]
+    head = [""] + [figures.METRICS[m][0] for m in metrics] + [f"{figures.METRICS[m][0].replace('/req', '')}, to {first['short']}" for m in compared] + ["spread"]
     lines = []
     for row in rows.values():
         medians = {m: figures.median(row["rounds"], m) for m in metrics}
         if medians[main] is None:
             continue
-        times, apart = figures.ratio(medians[main], figures.median(first["rounds"], main)), figures.spread(row["rounds"], main)
+        times = [figures.ratio(medians[m], figures.median(first["rounds"], m)) for m in compared]
+        apart = figures.spread(row["rounds"], main)
         lines.append([cell(row["short"])] + [figures.shown(m, medians[m]) for m in metrics]
-                     + ["–" if times is None else f"{times:.2f} ×", "–" if apart is None else f"±{apart:.0%}"])
+                     + ["–" if t is None else f"{t:.2f} ×" for t in times] + ["–" if apart is None else f"±{apart:.0%}"])
     return table(head, lines)
 
 

@@ -26,6 +26,7 @@ packages() {
 	ls /usr/sbin/php-fpm* >/dev/null 2>&1                || echo php-fpm
 	command -v redis-server >/dev/null                   || echo redis-server
 	command -v chromium >/dev/null                       || echo chromium
+	command -v wrk >/dev/null                            || echo wrk
 }
 
 # python27 prints the path of a Python 2.7 with pip. Debian has none any more:
