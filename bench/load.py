@@ -3,6 +3,7 @@
 requests, bytes (of bodies; of wrk with heads), seconds, rps, mbps (10^6 of these bytes a second), p50_us, p99_us, errors (a text, or nothing) and
 spent (the CPU seconds of the generator itself).
 """
+import http.client as http_client
 import json
 import math
 import os
@@ -10,6 +11,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -74,14 +76,41 @@ def named(got):
             "errors": ", ".join(f"{got[what]} x {'status 400 and above' if what == 'status' else what}" for what in FAULTS if got[what])}
 
 
+class Passer:
+    """A client that comes while a load lasts, with one request. A server that answers some connections and lets the others wait would
+    look fast: the generator tells of requests that were answered."""
+
+    def __init__(self, row):
+        self.answered = threading.Event()
+        threading.Thread(target=self.ask, args=(row,), daemon=True).start()
+
+    def ask(self, row):
+        time.sleep(0.1)  # when the others have come
+        connection = http_client.HTTPConnection("127.0.0.1", row["port"], timeout=30)
+        try:
+            connection.request("GET", row["path"])
+            connection.getresponse().read(1)
+            self.answered.set()
+        except (OSError, http_client.HTTPException):
+            pass
+        finally:
+            connection.close()
+
+    def waits(self):
+        return not self.answered.is_set()
+
+
 def http(row, seconds):
     """Loads a row's server over HTTP, and beside that with what its "beside" says."""
     before = children_seconds()
     generators = [Generator(command(row, seconds))]
     if "beside" in row:
         generators.append(Generator(wrk(target(row, row["beside"]["path"]), row["beside"]["conns"], seconds)))
+    passer_by = Passer(row) if row["load"] == "wrk" else None
     began, after = time.monotonic(), seconds if seconds % 1 and row["load"] == "wrk" else None
     got, *others = [named(generator.outcome(after and max(0, began + after - time.monotonic()))) for generator in generators]
+    if passer_by and passer_by.waits():
+        got["errors"] = got["errors"] or f"a client beside the load was not answered within its {seconds:g} s: some connections starve"
     for other in others:
         got.update(beside_rps=other["rps"], beside_p99_us=other["p99_us"], errors=", ".join(filter(None, (got["errors"], other["errors"]))))
         got["requests"] += other["requests"]  # that the CPU time is divided by

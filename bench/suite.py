@@ -6,7 +6,7 @@ which the suite's "defaults", the case and the server hold those that it doesn't
 
 name     what the row is called in its case
 server   a name in servers.json, which has "cmd" (a command line of sh) and "port"
-set      what @NAME@ stands for in "cmd" and in the configuration: {"W": 2}
+set      what @NAME@ stands for in "cmd": {"W": 2} worker processes, "NGINX" (1) those of nginx, "FLAGS" (none), "APP", "INTERFACE"
 load     wrk, transfer (large bodies, see transfer.py), sockets (WebSockets) or none (only the start is measured)
 path, conns
 expect   a regular expression for the whole of the answer's body, or its first 4,096 bytes
@@ -76,7 +76,7 @@ def rows(name, places):
             series = base.pop("series", None)
             for x in series["x"] if series else [None]:
                 one = {**base, "series": series["of"], "growth": series["growth"], "x": x, "name": f"{base['name']}, {x:,} {series['of']}"} if series else dict(base)
-                words = {"FLAGS": "", **places, "X": x, "PORT": fill(base["port"], places)}
+                words = {"FLAGS": "", "NGINX": 1, **places, "X": x, "PORT": fill(base["port"], places)}
                 words.update(fill(base["set"], words))
                 one = fill(one, words)
                 for key in ("cases", "server", "set"):
