@@ -159,6 +159,8 @@ def compared(old, new):
 def judged(results):
     """Prints met or not for each goal; returns the exit status."""
     every = goals.judged(results)
+    if report.busy(results):
+        print("note: the machine was busy with other work; these figures are a rough guide")
     for goal in every:
         state = {True: "met", False: "NOT MET", None: "not measured"}[goal["met"]]
         print(f"{state:13}{goal['figure']:>12}{goal['asked']:>14}  {goal['name']}" + (f" ({goal['why']})" if "why" in goal else ""))

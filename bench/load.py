@@ -80,6 +80,8 @@ class Passer:
     """A client that comes while a load lasts, with one request. A server that answers some connections and lets the others wait would
     look fast: the generator tells of requests that were answered."""
 
+    TURNS = 10
+
     def __init__(self, row):
         self.answered = threading.Event()
         threading.Thread(target=self.ask, args=(row,), daemon=True).start()
@@ -96,8 +98,9 @@ class Passer:
         finally:
             connection.close()
 
-    def waits(self):
-        return not self.answered.is_set()
+    def starves(self, conns, rps, seconds):
+        """Whether it got no answer in so many seconds, though a turn of all connections takes, by Little's law, less than a tenth of them."""
+        return not self.answered.is_set() and seconds * rps > self.TURNS * conns
 
 
 def http(row, seconds):
@@ -109,7 +112,7 @@ def http(row, seconds):
     passer_by = Passer(row) if row["load"] == "wrk" else None
     began, after = time.monotonic(), seconds if seconds % 1 and row["load"] == "wrk" else None
     got, *others = [named(generator.outcome(after and max(0, began + after - time.monotonic()))) for generator in generators]
-    if passer_by and passer_by.waits():
+    if passer_by and passer_by.starves(row["conns"], got["rps"], seconds):
         got["errors"] = got["errors"] or f"a client beside the load was not answered within its {seconds:g} s: some connections starve"
     for other in others:
         got.update(beside_rps=other["rps"], beside_p99_us=other["p99_us"], errors=", ".join(filter(None, (got["errors"], other["errors"]))))

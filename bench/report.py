@@ -112,19 +112,29 @@ def goals_table(results):
     return "| goal | asked | figure | |\n|---|--:|--:|---|\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def others(results):
+    """The shares of the cores that others took in each round, in order."""
+    return sorted(r["others"] for told in results["suites"].values() for row in told["rows"].values() for r in row["rounds"] if "others" in r)
+
+
+def busy(results):
+    """Whether so much else ran that the figures are doubtful."""
+    shares = others(results)
+    return results["state"]["busy"] > machine.BUSY or bool(shares) and shares[len(shares) // 2] > machine.BUSY
+
+
 def environment(results):
     """What it ran on, and how busy that was, as a sentence each."""
     m, state = results["machine"], results["state"]
-    shares = [r["others"] for told in results["suites"].values() for row in told["rows"].values() for r in row["rounds"] if "others" in r]
+    shares = others(results)
     lines = [
         f"{m['cores']} cores of {m['cpu']}, {m['memory_mb'] / 1024:.0f} GiB of memory, Linux {m['kernel']}, {results['system']}. Machine {m['id']}.",
         f"gatecrew at revision {results['revision']}. Begun {results['began']}; it took {sum(told['took'] for told in results['suites'].values()) / 60:.0f} minutes.",
         f"Load average at the start: {state['load_average']}; {state['busy']:.0%} of the cores were taken.",
     ]
     if shares:
-        shares.sort()
         lines.append(f"While a row was measured, others than the server and its load took {shares[len(shares) // 2]:.0%} of the cores (median; at most {shares[-1]:.0%}).")
-    if state["busy"] > machine.BUSY or (shares and shares[len(shares) // 2] > machine.BUSY):
+    if busy(results):
         lines.append("**The machine was busy with other work: take these figures as a rough guide.**")
     return lines
 

@@ -22,46 +22,31 @@ class Broken(Exception):
     """An answer that isn't one, or one that ended early."""
 
 
-def answer(connection):
-    """Reads one answer; returns its status and how long its body was."""
-    head = b""
-    while b"\r\n\r\n" not in head:
-        # Looked at first: what follows the head is dropped unread, not read.
+def answer(connection, buffer):
+    """Reads one answer; returns its status, how long its body was, and whether the connection is to be closed."""
+    head, end = b"", -1
+    while end < 0:
+        # Looked at first, so that only the head is read: what follows is to be dropped unread.
         seen = connection.recv(MOST_HEAD, socket.MSG_PEEK)
-        if not seen:
-            raise Broken("read")
-        end = seen.find(b"\r\n\r\n")
-        head = seen if end >= 0 else b""
-        if end >= 0:
-            connection.recv(end + 4)
-        elif len(seen) == MOST_HEAD:
-            raise Broken("read")
-    head = head[: head.index(b"\r\n\r\n") + 2]
+        if not seen or len(head) > MOST_HEAD:
+            raise Broken
+        end = (head + seen).find(b"\r\n\r\n")
+        head += connection.recv(len(seen) if end < 0 else end + 4 - len(head))
     length = re.search(rb"\r\ncontent-length: *(\d+)\r\n", head, re.I)
     if not length:
-        raise Broken("read")  # every answer here has a length that is known beforehand
+        raise Broken  # every answer here has a length that is known beforehand
     left = int(length.group(1))
     while left:
-        got = len_truncated(connection, min(left, PIECE))
+        got = connection.recv_into(buffer, min(left, PIECE), socket.MSG_TRUNC)
         if not got:
-            raise Broken("read")
+            raise Broken
         left -= got
     return int(head.split(b" ", 2)[1]), int(length.group(1)), b"\r\nconnection: close" in head.lower()
 
 
-BUFFERS = threading.local()
-
-
-def len_truncated(connection, most):
-    """Receives and drops up to so many bytes; returns how many."""
-    if not hasattr(BUFFERS, "piece"):
-        BUFFERS.piece = bytearray(PIECE)
-    return connection.recv_into(BUFFERS.piece, most, socket.MSG_TRUNC)
-
-
 def client(port, head, body, until, seen, trips):
     """One connection: requests until the time has come."""
-    connection = None
+    connection, buffer = None, bytearray(PIECE)
     while time.monotonic() < until:
         began = time.monotonic()
         try:
@@ -71,9 +56,11 @@ def client(port, head, body, until, seen, trips):
             connection.sendall(head)
             if body:
                 connection.sendall(body)
-            status, length, close = answer(connection)
-        except (OSError, Broken) as error:
+            status, length, close = answer(connection, buffer)
+        except (OSError, ValueError, IndexError, Broken) as error:
             seen["timeout" if isinstance(error, socket.timeout) else "connect" if connection is None else "read"] += 1
+            if connection:
+                connection.close()
             connection = None
             time.sleep(0.01)
             continue
@@ -84,6 +71,8 @@ def client(port, head, body, until, seen, trips):
         seen["requests"] += 1
         seen["bytes"] += length + len(body)
         trips.append((time.monotonic() - began) * 1e6)
+    if connection:
+        connection.close()
 
 
 def main():
