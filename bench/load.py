@@ -76,31 +76,30 @@ def named(got):
             "errors": ", ".join(f"{got[what]} x {'status 400 and above' if what == 'status' else what}" for what in FAULTS if got[what])}
 
 
-class Passer:
-    """A client that comes while a load lasts, with one request. A server that answers some connections and lets the others wait would
-    look fast: the generator tells of requests that were answered."""
-
-    TURNS = 10
+class PassersBy:
+    """Clients that come while a load lasts, with one request each. A server that answers some connections and lets the others wait would
+    look fast: the generator tells of requests that were answered. One of them might be lucky; a row says how many come."""
 
     def __init__(self, row):
-        self.answered = threading.Event()
-        threading.Thread(target=self.ask, args=(row,), daemon=True).start()
+        self.answered = []
+        self.count = row.get("passers", 0)
+        for _ in range(self.count):
+            threading.Thread(target=self.ask, args=(row,), daemon=True).start()
 
     def ask(self, row):
         time.sleep(0.1)  # when the others have come
         connection = http_client.HTTPConnection("127.0.0.1", row["port"], timeout=30)
         try:
             connection.request("GET", row["path"])
-            connection.getresponse().read(1)
-            self.answered.set()
+            connection.getresponse().read()
+            self.answered.append(True)
         except (OSError, http_client.HTTPException):
             pass
         finally:
             connection.close()
 
-    def starves(self, conns, rps, seconds):
-        """Whether it got no answer in so many seconds, though a turn of all connections takes, by Little's law, less than a tenth of them."""
-        return not self.answered.is_set() and seconds * rps > self.TURNS * conns
+    def starve(self):
+        return len(self.answered) < self.count
 
 
 def http(row, seconds):
@@ -109,11 +108,12 @@ def http(row, seconds):
     generators = [Generator(command(row, seconds))]
     if "beside" in row:
         generators.append(Generator(wrk(target(row, row["beside"]["path"]), row["beside"]["conns"], seconds)))
-    passer_by = Passer(row) if row["load"] == "wrk" else None
+    passers = PassersBy(row)
     began, after = time.monotonic(), seconds if seconds % 1 and row["load"] == "wrk" else None
     got, *others = [named(generator.outcome(after and max(0, began + after - time.monotonic()))) for generator in generators]
-    if passer_by and passer_by.starves(row["conns"], got["rps"], seconds):
-        got["errors"] = got["errors"] or f"a client beside the load was not answered within its {seconds:g} s: some connections starve"
+    if passers.starve():
+        got["errors"] = got["errors"] or f"{passers.count - len(passers.answered)} of {passers.count} clients that came during the load were not answered in its {seconds:g} s: connections starve"
+    got["requests"] += len(passers.answered)
     for other in others:
         got.update(beside_rps=other["rps"], beside_p99_us=other["p99_us"], errors=", ".join(filter(None, (got["errors"], other["errors"]))))
         got["requests"] += other["requests"]  # that the CPU time is divided by

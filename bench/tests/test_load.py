@@ -55,19 +55,23 @@ class Transfer(unittest.TestCase):
         self.assertIn("x read", self.outcome(b"hello")["errors"])
 
 
-class Passer(unittest.TestCase):
-    def test_sees_connections_that_starve(self):
+class PassersBy(unittest.TestCase):
+    def test_see_connections_that_starve(self):
         with serving(None) as listener:
-            passer = load.Passer({"port": listener.getsockname()[1], "path": "/"})
-            self.assertFalse(passer.answered.wait(0.5))
-            self.assertTrue(passer.starves(16, 1000, 2))
-            self.assertFalse(passer.starves(16, 10, 2))  # a turn takes 1.6 s
+            passers = load.PassersBy({"port": listener.getsockname()[1], "path": "/", "passers": 2})
+            time.sleep(0.5)
+            self.assertTrue(passers.starve())
 
     def test_and_those_that_do_not(self):
         with serving(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello") as listener:
-            passer = load.Passer({"port": listener.getsockname()[1], "path": "/"})
-            self.assertTrue(passer.answered.wait(10))
-            self.assertFalse(passer.starves(16, 1000, 2))
+            passers = load.PassersBy({"port": listener.getsockname()[1], "path": "/", "passers": 2})
+            end = time.monotonic() + 10
+            while passers.starve() and time.monotonic() < end:
+                time.sleep(0.01)
+            self.assertFalse(passers.starve())
+
+    def test_are_none_unless_asked_for(self):
+        self.assertFalse(load.PassersBy({"port": 1, "path": "/"}).starve())
 
 
 class Wrk(unittest.TestCase):
