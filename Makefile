@@ -13,12 +13,18 @@ JOBS     ?= 2
 
 GO_BUILD := CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)'
 
+EXTENSION := scripts/gatecrew_worker/_speed.abi3.so
+
 .PHONY: help build run setup lint test fuzz soak bench pgo clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-build: ## build bin/gatecrew, one static binary
+# Optional: without a C compiler and Python.h the workers run in pure Python.
+$(EXTENSION): scripts/gatecrew_worker/_speed.c scripts/build-extension.sh
+	@scripts/build-extension.sh
+
+build: $(EXTENSION) ## build bin/gatecrew, one static binary
 	$(GO_BUILD) -o bin/gatecrew ./cmd/gatecrew
 
 run: build ## serve examples/ on loopback; PORT=8000
@@ -35,9 +41,10 @@ lint: ## gofmt, go vet, staticcheck
 	go tool staticcheck ./...
 
 # -count=1: Go's cache of test results can't know that a test ran the binary.
-test: setup lint ## everything a change must pass; under 15 minutes on 2 cores
+test: setup lint $(EXTENSION) ## everything a change must pass; under 15 minutes on 2 cores
 	go test -race -count=1 -p $(JOBS) -timeout 20m ./...
-	PYTHONPATH=scripts python3 -m unittest discover -s scripts/tests
+	C_EXTENSION=off PYTHONPATH=scripts python3 -m unittest discover -s scripts/tests
+	C_EXTENSION=require PYTHONPATH=scripts python3 -m unittest discover -s scripts/tests
 	PYTHONPATH=bench python3 -m unittest discover -s bench/tests
 
 fuzz: ## run every fuzz function for FUZZTIME=30s each
@@ -60,5 +67,5 @@ pgo: ## refresh the profile that the compiler optimises by; idle machine, wrk
 	bench/pgo/collect.sh
 
 clean: ## remove everything that was built, downloaded or cached here
-	rm -rf bin .build
+	rm -rf bin .build $(EXTENSION)
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -5,6 +5,7 @@
 //	gatecrew_worker/__main__.py   what the gateway runs: PYTHON D/gatecrew_worker APP ...
 //	gatecrew_worker/*.py          its modules, which import each other as gatecrew_worker._NAME
 //	gatecrew_worker/py.typed      PEP 561
+//	gatecrew_worker/_speed.*      the optional C extension, where it was built, and its source
 //
 // It is extracted to a private directory D, with these names; nothing else
 // needs to be there. Tests and byte code are not part of it.
@@ -16,5 +17,5 @@ import "embed"
 // directory, because embedding a directory would leave out every name that
 // starts with an underscore.
 //
-//go:embed gatecrew_worker/*.py gatecrew_worker/py.typed
+//go:embed gatecrew_worker/*.py gatecrew_worker/py.typed gatecrew_worker/_speed.*
 var Worker embed.FS

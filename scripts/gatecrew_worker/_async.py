@@ -24,7 +24,7 @@ from time import perf_counter
 
 from gatecrew_worker import _files
 from gatecrew_worker import _records as rec
-from gatecrew_worker._connection import INPUT_WINDOW, ClientDisconnected, Connection, Request
+from gatecrew_worker._connection import INPUT_WINDOW, ClientDisconnected, Connection, Request, held_back
 
 _BLOCK = 65536  # bytes read at once
 
@@ -373,7 +373,7 @@ class Loop:
 
     def ask(self, request):
         """Asks for a body that is held back."""
-        if self._connection.flow and request.held_back():
+        if self._connection.flow and held_back(request):
             request.input_granted += 1
             self._send(rec.credit(request.id, 1))
 

@@ -1,7 +1,7 @@
 """CPU and wall time per request of a worker's loop: python3 bench_loop.py [THREADS|asyncio|uvloop].
 
-COUNT is how many, and DEPTH how many of them are sent at once; PROFILE=1 adds
-where the time goes. The other end is in the same process's child, and as plain
+COUNT is how many, and DEPTH how many of them are sent at once; C_EXTENSION is
+auto, require or off; PROFILE=1 adds where the time goes. The other end is in the same process's child, and as plain
 as can be, so that the figure is the worker's own. Not a test.
 """
 
@@ -15,6 +15,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
+from gatecrew_worker import _native
 from gatecrew_worker import _records as rec
 
 PARAMS = [  # of cgi.AppendParams
@@ -28,6 +29,9 @@ PARAMS = [  # of cgi.AppendParams
     ("HTTP_ACCEPT_ENCODING", "gzip, deflate, br"), ("HTTP_ACCEPT_LANGUAGE", "en-US,en;q=0.5"),
     ("HTTP_COOKIE", "sessionid=0123456789abcdef0123456789abcdef"), ("UNIQUE_ID", "0123456789abcdef"),
 ]
+
+
+SPEED = _native.load(os.environ.get("C_EXTENSION", "auto"))[0]
 
 
 def app(environ, start_response):
@@ -66,11 +70,11 @@ def runner(kind, sock):
     """Returns what serves the socket, with a number of threads or a kind of
     event loop."""
     if kind.isdigit():
-        from gatecrew_worker._threads import Loop
-        from gatecrew_worker._wsgi import Handler
+        from gatecrew_worker import _wsgi
 
-        loop = Loop(sock, int(kind))
-        return lambda: loop.run(Handler(app, loop))
+        loop_type, handler_type = _wsgi.types(SPEED)
+        loop = loop_type(sock, int(kind), 1000)
+        return lambda: loop.run(handler_type(app, loop))
     from gatecrew_worker import _asgi
 
     loop = _asgi.Loop(sock, 1000, _asgi._event_loop(kind))
@@ -94,8 +98,8 @@ def main(kind, count, depth):
         profile.disable()
     wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF)
     user, system = after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime
-    print("Python %s, %s: %.1f µs wall, %.1f µs user, %.1f µs system a request" % (
-        sys.version.split()[0], kind, wall / count * 1e6, user / count * 1e6, system / count * 1e6))
+    print("Python %s, %s, %s: %.1f µs wall, %.1f µs user, %.1f µs system a request" % (
+        sys.version.split()[0], "pure" if SPEED is None else "C", kind, wall / count * 1e6, user / count * 1e6, system / count * 1e6))
     if profile:
         pstats.Stats(profile).sort_stats("tottime").print_stats(25)
 
