@@ -45,9 +45,9 @@ def answer(connection, buffer):
 
 
 def client(port, head, body, until, seen, trips):
-    """One connection: requests until the time has come."""
-    connection, buffer = None, bytearray(PIECE)
-    while time.monotonic() < until:
+    """One connection: requests until the time has come, at least one."""
+    connection, buffer, began = None, bytearray(PIECE), 0
+    while not began or time.monotonic() < until:
         began = time.monotonic()
         try:
             if connection is None:
