@@ -99,27 +99,29 @@ def once(row, folder, seconds, kept):
 def rounds(rows, folder, count, seconds, turns):
     """Runs the rows of one suite; returns what each of them gave, by name."""
     results = {row["name"]: {"rounds": []} for row in rows}
-    for number in range(count):
-        kept = None
-        for row in rows:
-            result = results[row["name"]]
-            if "not_started" in result:
-                continue
-            turns.take()
-            try:
-                figures, kept = once(row, folder, seconds, kept)
-            except (NotStarted, RuntimeError) as error:
-                kept = None
-                if not result["rounds"]:
-                    result["not_started"] = str(error)
-                    progress(f"  {row['suite']}: {row['name']} did not start: {error}")
+    kept = None
+    try:
+        for number in range(count):
+            for row in rows:
+                result = results[row["name"]]
+                if "not_started" in result:
                     continue
-                figures = {"void": str(error)}  # it did before
-            finally:
-                turns.give()
-            if "void" in figures:
-                progress(f"  {row['suite']}: {row['name']}, round {number + 1} is void: {figures['void']}")
-            result["rounds"].append({key: round(value, 3) if isinstance(value, float) else value for key, value in figures.items()})
+                turns.take()
+                try:
+                    figures, kept = once(row, folder, seconds, kept)
+                except (NotStarted, RuntimeError) as error:
+                    kept = None
+                    if not result["rounds"]:
+                        result["not_started"] = str(error)
+                        progress(f"  {row['suite']}: {row['name']} did not start: {error}")
+                        continue
+                    figures = {"void": str(error)}  # it did before
+                finally:
+                    turns.give()
+                if "void" in figures:
+                    progress(f"  {row['suite']}: {row['name']}, round {number + 1} is void: {figures['void']}")
+                result["rounds"].append({key: round(value, 3) if isinstance(value, float) else value for key, value in figures.items()})
+    finally:
         if kept:
             kept.__exit__()
     turns.give(at_once=True)

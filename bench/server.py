@@ -58,6 +58,7 @@ class Server:
         self.row = row
         self.log = folder / (re.sub(r"\W+", "-", f"{row['suite']} {row['name']}") + ".log")
         self.group = self.process = None
+        self.ended = False
         self.start_ms = None  # from the start to the first right answer
 
     def __enter__(self):
@@ -96,6 +97,9 @@ class Server:
         return " / ".join(lines[:1] + lines[1:][-2:])[:400] or "it said nothing"
 
     def __exit__(self, *_):
+        if self.ended:
+            return  # its process id may be another's by now
+        self.ended = True
         self.group.end()
         try:
             self.process.wait(5)
