@@ -108,6 +108,8 @@ def goals_table(results):
     lines = []
     for goal in goals.judged(results):
         state = {True: "met", False: "**not met**", None: f"not measured: {cell(goal.get('why', ''))}"}[goal["met"]]
+        if goal["met"] is not None and busy(results):
+            state += ", on a busy machine"
         lines.append([cell(goal["name"]), goal["asked"], goal["figure"], state])
     return "| goal | asked | figure | |\n|---|--:|--:|---|\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines)
 

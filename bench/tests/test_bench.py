@@ -34,7 +34,7 @@ class Bench(unittest.TestCase):
 
     def test_measures_what_answers(self):
         self.assertEqual(self.ran.returncode, 0, self.ran.stderr)
-        for name, row, metric in (("wsgi", "gatecrew w2", "rps"), ("cgi", "C: gatecrew", "p99_us"), ("cgi", "git: gatecrew git", "rps"), ("static", "small: gatecrew", "pss_mb"),
+        for name, row, metric in (("wsgi", "gatecrew w2", "rps"), ("cgi", "C: gatecrew", "p99_us"), ("cgi", "git: gatecrew git", "pss_mb"), ("static", "small: gatecrew", "pss_mb"),
                                   ("static", "1 GB: gatecrew", "mbps"), ("uploads", "gatecrew", "mbps"), ("start", "a file: gatecrew", "start_ms"), ("start", "a file: gatecrew", "binary_mb")):
             got = self.rows(name)[row]
             self.assertNotIn("not_started", got, f"{name}: {row}")
