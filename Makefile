@@ -3,6 +3,11 @@
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 PORT     ?= 8000
 FUZZTIME ?= 30s
+# What make bench measures: SUITES="wsgi asgi", or all; how often, and how many
+# seconds each time.
+SUITES   ?=
+ROUNDS   ?= 5
+SECONDS  ?= 2
 # Packages tested at a time: their tests start many processes of their own.
 JOBS     ?= 2
 
@@ -40,6 +45,7 @@ test: setup lint $(EXTENSION) ## everything a change must pass; under 15 minutes
 	go test -race -count=1 -p $(JOBS) -timeout 20m ./...
 	C_EXTENSION=off PYTHONPATH=scripts python3 -m unittest discover -s scripts/tests
 	C_EXTENSION=require PYTHONPATH=scripts python3 -m unittest discover -s scripts/tests
+	PYTHONPATH=bench python3 -m unittest discover -s bench/tests
 
 fuzz: ## run every fuzz function for FUZZTIME=30s each, and the C extension against its reference
 	@set -e; for pkg in $$(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./...); do \
@@ -54,8 +60,9 @@ fuzz: ## run every fuzz function for FUZZTIME=30s each, and the C extension agai
 soak: setup ## the long runs: the same tests with SOAK=1
 	SOAK=1 go test -race -count=1 -p 1 -timeout 6h ./...
 
-bench: build ## gatecrew beside its peers; see bench/README.md for what it needs
-	bench/bench.py bench/wsgi.json
+bench: build ## gatecrew beside its peers, 25 minutes; SUITES="wsgi asgi" ROUNDS=3
+	bench/setup.sh
+	bench/bench.py $(SUITES) --rounds $(ROUNDS) --seconds $(SECONDS) --output .build/bench/results.json --publish
 
 pgo: ## refresh the profile that the compiler optimises by; idle machine, wrk
 	bench/pgo/collect.sh
