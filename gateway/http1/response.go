@@ -6,11 +6,14 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // pendingSize is how many bytes of a body wait for others before they are sent. A
@@ -297,13 +300,17 @@ func (w *response) ReadFrom(src io.Reader) (n int64, err error) {
 	if !ok || w.length < 0 || w.bodiless() {
 		return io.Copy(struct{ io.Writer }{w}, src)
 	}
-	if err := w.send(nil, false); err != nil {
-		return 0, err
-	}
 	// It looks for a file behind one LimitedReader, and not behind two.
 	rest := &io.LimitedReader{R: src, N: w.length - w.written}
 	if limited, ok := src.(*io.LimitedReader); ok {
 		rest.R, rest.N = limited.R, min(rest.N, limited.N)
+	}
+	if _, file := rest.R.(*os.File); file && rest.N > 0 && len(w.pending) == 0 && !w.conn.broken {
+		w.commit(false)
+		w.head = w.head[:copy(w.head, w.head[sendMore(w.conn.nc, w.head):])]
+	}
+	if err := w.send(nil, false); err != nil {
+		return 0, err
 	}
 	n, err = direct.ReadFrom(rest)
 	w.written += n
@@ -314,6 +321,26 @@ func (w *response) ReadFrom(src io.Reader) (n int64, err error) {
 		}
 	}
 	return n, err
+}
+
+// sendMore sends a head, or a part of it, in one packet with the first bytes that
+// are sent behind it, and returns how much was sent. What was not, and errors, are
+// those of the next write.
+func sendMore(nc net.Conn, head []byte) (sent int) {
+	tcp, ok := nc.(*net.TCPConn)
+	if !ok || len(head) == 0 {
+		return 0
+	}
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	_ = raw.Control(func(fd uintptr) {
+		if n, err := unix.SendmsgN(int(fd), head, nil, nil, unix.MSG_MORE|unix.MSG_NOSIGNAL); err == nil {
+			sent = n
+		}
+	})
+	return sent
 }
 
 // SetReadDeadline, SetWriteDeadline and EnableFullDuplex are for

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"net/http"
 	"os"
+	"slices"
 	"time"
 )
 
@@ -46,6 +47,9 @@ func newVersion(name string) version { return version{path: append([]byte(name),
 func (f *Files) cached(path, acceptEncoding string) (*version, error) {
 	now := f.now()
 	if e := f.cache.get(f, path); e != nil && now.Sub(e.loaded) < trust {
+		if !e.holds() {
+			return &e.plain, nil // which will be opened and looked at anyway
+		}
 		if v := f.choose(e, acceptEncoding, true); v != nil {
 			return v, nil
 		}
@@ -143,6 +147,11 @@ func (v *version) read(file *os.File, info fs.FileInfo, head http.Header) bool {
 	}
 	v.content = newContent(body, info.ModTime(), head)
 	return true
+}
+
+// holds reports whether any version is in memory.
+func (e *entry) holds() bool {
+	return e.plain.content != nil || slices.ContainsFunc(e.packed, func(v version) bool { return v.content != nil })
 }
 
 // settled reports whether every file has been as it is for long enough that

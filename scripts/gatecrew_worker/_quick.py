@@ -10,7 +10,7 @@ import types
 from gatecrew_worker import _connection, _speed, _streams, _threads, _wsgi
 from gatecrew_worker._interrupt import RequestTimeout
 
-_speed.use(_wsgi._check_status, _wsgi._check_name, _wsgi.Response.start_response)
+_speed.use(_wsgi._check_status, _wsgi._check_name, _wsgi._close, _wsgi.FileWrapper, _wsgi.Response.start_response)
 
 
 def _over(fields, reference):
@@ -72,10 +72,13 @@ class Handler(_speed.Handler, _wsgi.Handler):
         _wsgi.Handler.__init__(self, app, loop, root_path)
         self._prepare(app, loop, self._root_path, self._base, Response, Input, Errors)
 
-    def _conclude(self, response, result):
-        """Answers with what the application has returned, when there is
-        something unusual about it."""
+    def _conclude(self, response, *result):
+        """Answers with what the application has returned, or ends what has
+        been answered, when there is something unusual about it."""
         try:
-            response.answer(result)
+            if result:
+                response.answer(*result)
+            else:
+                response.finish()
         except BaseException as exc:
             response.fail(exc)

@@ -686,11 +686,14 @@ static PyType_Spec connection_spec = {
 
 /* -- Loops ----------------------------------------------------------------- */
 
+#define END_REQUEST 3
+#define STDOUT 6
 #define RECORD 32768 /* _RECORD of _threads.py */
 #define BLOCK 65536 /* _BLOCK of _threads.py */
 #define HELD_BYTES 131072 /* answers held back together */
 #define HELD_TIME 1000000 /* nanoseconds for which an answer may be held back, */
-#define CALM 1000000000 /* while no request of the last so many took longer than that */
+#define SLOW_TIME 10000000 /* while no request took longer than this, which is more than a thread waits for a processor, */
+#define CALM 1000000000 /* within the last so many */
 
 /* Bytes that are to be sent. */
 struct output {
@@ -878,7 +881,7 @@ static char *
 put_end(char *at, int id)
 {
     static const char complete[8];
-    return put(put_header(at, 3, id, sizeof complete), complete, sizeof complete);
+    return put(put_header(at, END_REQUEST, id, sizeof complete), complete, sizeof complete);
 }
 
 /* Sends two pieces. Returns 0, or -1 when the gateway has gone. The interpreter
@@ -1219,7 +1222,7 @@ typedef struct {
 } Response;
 
 static PyObject *reference_start_response; /* of _wsgi.py */
-static PyObject *check_status, *check_name; /* of _wsgi.py */
+static PyObject *check_status, *check_name, *close_result, *file_wrapper; /* of _wsgi.py */
 static PyObject *status_lines; /* status -> its line, as bytes */
 static PyObject *names_of_headers; /* name -> "N" or, of Content-Length, "L", and then "NAME: ", as bytes */
 static PyObject *name_write;
@@ -1814,19 +1817,41 @@ leave_things(Handler *self, struct things *things)
     drop_things(things);
 }
 
+/* Whether nothing is unusual about a request that is about to send. */
+static int
+is_usual(Loop *loop, Response *response, Request *request)
+{
+    return response->head_size >= 0 && !response->is_head && response->body_allowed && response->length == NULL && !request->aborted
+        && !request->ended && !loop->broken && (request->interruption == NULL || request->interruption == Py_None);
+}
+
+/* Whether there is no line in wsgi.errors that waits for its end. */
+static int
+has_no_line(PyObject *errors)
+{
+    PyObject *line = CAST(Stream, errors)->last;
+    return line != NULL && PyUnicode_Check(line) && PyUnicode_GetLength(line) == 0;
+}
+
+/* Gives an id back, before the END_REQUEST is sent: the gateway may use it
+ * again as soon as it has that. */
+static void
+close_request(Loop *loop, Request *request)
+{
+    PyObject *requests = CAST(Connection, loop->connection)->requests;
+    if (requests != NULL && PyDict_DelItem(requests, request->key) < 0)
+        PyErr_Clear();
+}
+
 /* Ends an answer whose whole body is the given pieces. Returns 1, 0 when this is
  * to be left to Python, without having done anything, and -1 with an exception. */
 static int
 finish(Handler *self, Response *response, Request *request, PyObject *pieces, Py_ssize_t count)
 {
     Loop *loop = CAST(Loop, self->loop);
-    Connection *connection = CAST(Connection, loop->connection);
-    Stream *errors = CAST(Stream, response->errors);
     Py_ssize_t size = 0;
-    if (count > 16 || response->head_size < 0 || response->head_sent || response->is_head || !response->body_allowed
-        || response->length != NULL || response->written != 0 || request->aborted || request->ended || loop->broken
-        || (request->interruption != NULL && request->interruption != Py_None) || errors->last == NULL
-        || !PyUnicode_Check(errors->last) || PyUnicode_GetLength(errors->last) != 0)
+    if (count > 16 || !is_usual(loop, response, request) || response->head_sent || response->written != 0
+        || !has_no_line(response->errors))
         return 0;
     int is_list = PyList_CheckExact(pieces);
     for (Py_ssize_t i = 0; i < count; i++) {
@@ -1856,7 +1881,7 @@ finish(Handler *self, Response *response, Request *request, PyObject *pieces, Py
     request->ended = 1;
     response->head_sent = 1;
     response->written = size;
-    at = put_header(at, 6, request->id, content);
+    at = put_header(at, STDOUT, request->id, content);
     at = put(at, response->head, (size_t)response->head_size);
     at = put(at, length_line, length_size);
     at = put(at, "\r\n", 2);
@@ -1864,11 +1889,8 @@ finish(Handler *self, Response *response, Request *request, PyObject *pieces, Py
         PyObject *piece = is_list ? PyList_GetItem(pieces, i) : PyTuple_GetItem(pieces, i);
         at = put(at, PyBytes_AsString(piece), (size_t)PyBytes_Size(piece));
     }
-    at = put_end(at, request->id);
-    /* The id is given back before this is sent: the gateway may use it again
-     * as soon as it has it. */
-    if (connection->requests != NULL && PyDict_DelItem(connection->requests, request->key) < 0)
-        PyErr_Clear();
+    put_end(at, request->id);
+    close_request(loop, request);
     loop->output.used += 8 + content + 16;
     loop->output.ended++;
     return flush_or_hold(loop) < 0 ? -1 : 1;
@@ -1889,6 +1911,100 @@ fail(PyObject *response)
     Py_XDECREF(traceback);
     Py_XDECREF(result);
     return result == NULL ? -1 : 0;
+}
+
+/* Sends the head and the first part of a body, as Response.write does. Returns 1,
+ * 0 when this is to be left to Python, without having done anything, and -1
+ * with an exception. */
+static int
+write_first(Loop *loop, Response *response, Request *request, PyObject *part)
+{
+    if (!PyBytes_CheckExact(part) || !is_usual(loop, response, request) || response->head_sent || response->written || request->sent)
+        return 0;
+    Py_ssize_t size = PyBytes_Size(part);
+    size_t content = (size_t)response->head_size + 2 + (size_t)size;
+    if (size > RECORD || content > RECORD || (long long)content > request->granted
+        || (response->declared >= 0 && size > response->declared))
+        return 0;
+    char *at = reserve(&loop->output, 8 + content);
+    if (at == NULL)
+        return -1;
+    request->guarded = 1;
+    request->sent += (long long)content;
+    response->head_sent = 1;
+    response->written = size;
+    at = put_header(at, STDOUT, request->id, content);
+    at = put(at, response->head, (size_t)response->head_size);
+    at = put(at, "\r\n", 2);
+    put(at, PyBytes_AsString(part), (size_t)size);
+    loop->output.used += 8 + content;
+    int status = flush(loop) < 0 ? -1 : 1;
+    request->guarded = 0;
+    return status;
+}
+
+/* Sends the parts of a body as an iterable gives them. Returns -1 with an
+ * exception. */
+static int
+write_parts(Loop *loop, Response *response, Request *request, PyObject *parts)
+{
+    PyObject *iterator = PyObject_GetIter(parts), *part;
+    if (iterator == NULL)
+        return -1;
+    int status = 0;
+    while (status == 0 && (part = PyIter_Next(iterator)) != NULL) {
+        if (!PyBytes_CheckExact(part) || PyBytes_Size(part) > 0) {
+            status = write_first(loop, response, request, part);
+            if (status == 0) {
+                PyObject *left = PyObject_CallMethodObjArgs((PyObject *)response, name_write, part, NULL);
+                status = left == NULL ? -1 : 0;
+                Py_XDECREF(left);
+            } else if (status > 0) {
+                status = 0;
+            }
+        }
+        Py_DECREF(part);
+    }
+    Py_DECREF(iterator);
+    return PyErr_Occurred() ? -1 : 0;
+}
+
+/* Answers with an iterable that the application has returned, as Response.answer
+ * does. */
+static int
+answer_with_parts(Handler *self, Response *response, Request *request, PyObject *parts)
+{
+    Loop *loop = CAST(Loop, self->loop);
+    PyObject *type, *value, *traceback;
+    int status = write_parts(loop, response, request, parts);
+    PyErr_Fetch(&type, &value, &traceback);
+    PyObject *left = PyObject_CallFunctionObjArgs(close_result, parts, response->errors, NULL);
+    if (left == NULL && status == 0) {
+        status = -1;
+    } else {
+        if (left == NULL)
+            PyErr_Clear();
+        PyErr_Restore(type, value, traceback);
+    }
+    Py_XDECREF(left);
+    if (status < 0)
+        return fail((PyObject *)response);
+    if (is_usual(loop, response, request) && response->head_sent && response->written >= response->declared
+        && has_no_line(response->errors)) {
+        char *at = reserve(&loop->output, 16);
+        if (at == NULL)
+            return -1;
+        request->guarded = 1;
+        request->ended = 1;
+        put_end(at, request->id);
+        close_request(loop, request);
+        loop->output.used += 16;
+        loop->output.ended++;
+        return flush_or_hold(loop);
+    }
+    left = PyObject_CallMethodObjArgs((PyObject *)self, name_conclude, (PyObject *)response, NULL);
+    Py_XDECREF(left);
+    return left == NULL ? -1 : 0;
 }
 
 /* Answers one request, as _wsgi.Handler does. */
@@ -1918,9 +2034,14 @@ handle(Handler *self, Request *request)
         status = fail(things.response);
     } else {
         status = 0;
-        if (PyList_CheckExact(result) || PyTuple_CheckExact(result))
+        if (PyList_CheckExact(result) || PyTuple_CheckExact(result)) {
             /* All of it is there, and there is no close(): one send. */
             status = finish(self, response, request, result, PySequence_Size(result));
+        } else if (Py_TYPE(result) != (PyTypeObject *)file_wrapper) {
+            status = answer_with_parts(self, response, request, result);
+            if (status == 0)
+                status = 1;
+        }
         if (status == 0) {
             PyObject *left = PyObject_CallMethodObjArgs((PyObject *)self, name_conclude, things.response, result, NULL);
             status = left == NULL ? -1 : 1;
@@ -2092,7 +2213,7 @@ loop_serve(Loop *self, PyObject *handler)
             goto failed;
         Py_CLEAR(self->current);
         int64_t now = clock_now();
-        if (now - before > HELD_TIME)
+        if (now - before > SLOW_TIME)
             self->slow_at = now;
         before = now;
         if (!held)
@@ -2113,17 +2234,19 @@ failed:
 
 /* -- Module ---------------------------------------------------------------- */
 
-/* use(check_status, check_name, start_response): functions of _wsgi.py for what
- * is unusual. */
+/* use(check_status, check_name, close, FileWrapper, start_response): what is
+ * needed of _wsgi.py. */
 static PyObject *
 use(PyObject *module, PyObject *args)
 {
     (void)module;
-    PyObject *status, *name, *start;
-    if (!PyArg_ParseTuple(args, "OOO:use", &status, &name, &start))
+    PyObject *status, *name, *close, *wrapper, *start;
+    if (!PyArg_ParseTuple(args, "OOOOO:use", &status, &name, &close, &wrapper, &start))
         return NULL;
     set(&check_status, status);
     set(&check_name, name);
+    set(&close_result, close);
+    set(&file_wrapper, wrapper);
     set(&reference_start_response, start);
     Py_RETURN_NONE;
 }

@@ -2,6 +2,7 @@
 socket pair, and a client that says and checks every record."""
 
 import array
+import contextlib
 import fcntl
 import os
 import re
@@ -157,6 +158,17 @@ class Worker:
 
     def send(self, data):
         self.sock.sendall(data)
+
+    @contextlib.contextmanager
+    def together(self):
+        """What is said within is sent at once."""
+        said = []
+        self.send = said.append
+        try:
+            yield
+        finally:
+            del self.send
+        self.send(b"".join(said))
 
     def negotiate(self):
         self.send(rec.record(rec.GET_VALUES, 0, rec.encode_pairs([

@@ -1,5 +1,6 @@
 """Which of both runs, the C extension or pure Python, and what is said of it."""
 
+import gc
 import os
 import shutil
 import subprocess
@@ -70,6 +71,38 @@ class Choice(unittest.TestCase):
         return subprocess.run(
             [sys.executable, "-c", "from gatecrew_worker import _native; print(*_native.load(%r))" % choice],
             stdout=subprocess.PIPE, universal_newlines=True, check=True, cwd=os.path.dirname(package)).stdout
+
+
+@unittest.skipIf(gateway.SPEED is None, "it is off, or can't be had")
+class Same(unittest.TestCase):
+    """Does what the reference does: the short form of `make fuzz`."""
+
+    COUNT = 2000
+
+    def test_kinds(self):
+        import differential  # which needs it
+
+        for kind in differential.KINDS:
+            with self.subTest(kind.__name__):
+                differential.run(kind, self.COUNT)
+
+    def test_nothing_is_left(self):
+        """Requests of all kinds leave no memory and no reference behind."""
+        import differential
+
+        def measure():
+            gc.collect()
+            return sys.getrefcount(None), sys.getrefcount(""), sys.getrefcount(b""), len(gc.get_objects())
+
+        for kind in differential.KINDS:
+            with self.subTest(kind.__name__):
+                differential.run(kind, 600)  # caches are filled
+                before = measure()
+                differential.run(kind, 600)
+                grown = [after - n for n, after in zip(before, measure())]
+                # What one request leaves to the next is not much; 600 times
+                # anything would be.
+                self.assertLess(max(grown), 200, grown)
 
 
 class _Copy(tempfile.TemporaryDirectory):
