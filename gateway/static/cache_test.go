@@ -115,6 +115,7 @@ func TestCachedAnswersAreTheSame(t *testing.T) {
 	for _, path := range paths {
 		first, _ := s.serve(plain, "GET", (&pathEscape{path}).String(), nil)
 		tag, modified := first.header.Get("Etag"), first.header.Get("Last-Modified")
+		methods := []string{"GET", "HEAD", "POST", "OPTIONS"} // the last two in the first request alone
 		for _, header := range []http.Header{
 			{},
 			{"Accept-Encoding": {"gzip, deflate, br, zstd"}}, {"Accept-Encoding": {"gzip"}}, {"Accept-Encoding": {"br;q=0, gzip;q=0.5"}},
@@ -130,7 +131,7 @@ func TestCachedAnswersAreTheSame(t *testing.T) {
 			{"Range": {"bytes=0-1"}}, {"Range": {"bytes=9999999-"}}, {"Range": {"rubbish"}}, {"Range": {"bytes=0-1"}, "If-Range": {tag}},
 			{"If-None-Match": {tag}, "Accept-Encoding": {"gzip, br"}}, {"Range": {"bytes=0-1"}, "Accept-Encoding": {"gzip, br"}},
 		} {
-			for _, method := range []string{"GET", "HEAD", "POST", "OPTIONS"} {
+			for _, method := range methods {
 				what := fmt.Sprintf("%s %q %v", method, path, header)
 				escaped := (&pathEscape{path}).String()
 				want, wantErr := s.serve(plain, method, escaped, header)
@@ -147,6 +148,7 @@ func TestCachedAnswersAreTheSame(t *testing.T) {
 					}
 				}
 			}
+			methods = methods[:2]
 		}
 	}
 	if hot < 1000 {
@@ -362,7 +364,7 @@ func TestCacheUnderChange(t *testing.T) {
 	for range 4 {
 		go func() {
 			given := Conditions{AcceptEncoding: "br"}
-			for range 1000 {
+			for range 300 {
 				_, _ = s.files.Hot("GET", "/b.js", &given)
 				a, ok := s.files.Hot("GET", "/a.js", &given)
 				if !ok {

@@ -18,6 +18,8 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from gatecrew_worker import _native
 from gatecrew_worker import _records as rec
 
+SPEED = _native.load(os.environ.get("C_EXTENSION", "auto"))[0]
+
 PARAMS = [  # of cgi.AppendParams
     ("GATEWAY_INTERFACE", "CGI/1.1"), ("SERVER_SOFTWARE", "gatecrew"), ("SERVER_PROTOCOL", "HTTP/1.1"),
     ("REDIRECT_STATUS", "200"), ("SERVER_ADDR", "127.0.0.1"), ("SERVER_NAME", "example.org"), ("SERVER_PORT", "8000"),
@@ -77,8 +79,12 @@ def runner(kind, sock):
         return lambda: loop.run(handler_type(app, loop))
     from gatecrew_worker import _asgi
 
-    loop = _asgi.Loop(sock, 1000, _asgi._event_loop(kind))
-    return lambda: loop.run(_asgi.Handler(asgi_app, loop), _asgi.Lifespan(asgi_app, "off"))
+    make_loop, make_handler = _asgi.Loop, _asgi.Handler
+    if SPEED is not None:
+        from gatecrew_worker._asgi_native import NativeHandler as make_handler
+        from gatecrew_worker._asgi_native import NativeLoop as make_loop
+    loop = make_loop(sock, 1000, _asgi._event_loop(kind))
+    return lambda: loop.run(make_handler(asgi_app, loop), _asgi.Lifespan(asgi_app, "off"))
 
 
 def main(kind, count, depth):
