@@ -118,7 +118,7 @@ func (w *response) appendFields(b []byte, final bool) []byte {
 			if !final || w.status == http.StatusNotModified || !bodyAllowed(w.status) {
 				continue
 			}
-			n, err := strconv.ParseInt(strings.Join(values[:min(1, len(values))], ""), 10, 64)
+			n, err := strconv.ParseInt(w.header.Get(name), 10, 64)
 			if err != nil || n < 0 {
 				continue
 			}

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -266,15 +267,19 @@ func TestResponses(t *testing.T) {
 	if err := os.WriteFile(name, pattern(100_000), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	programs := map[string]*program{}
+	var current atomic.Pointer[program]
+	b := serveBoth(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/" {
+			current.Load().ServeHTTP(w, r)
+		}
+	}))
 	for i := first; i < first+count; i++ {
 		file, err := os.Open(name)
 		if err != nil {
 			t.Fatal(err)
 		}
 		p := newGenerator(uint64(i)).program(file)
-		programs["/"] = p
-		b := boths(t, &programs)
+		current.Store(p)
 		fast, slow := exchange(t, b.fast, p.method, "/"), exchange(t, b.slow, p.method, "/")
 		file.Close()
 		for j := range fast {
@@ -286,20 +291,4 @@ func TestResponses(t *testing.T) {
 			break
 		}
 	}
-}
-
-var served *both
-
-// boths serves the programs once.
-func boths(t *testing.T, programs *map[string]*program) both {
-	if served == nil {
-		b := serveBoth(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if p := (*programs)[r.URL.Path]; p != nil {
-				p.ServeHTTP(w, r)
-			}
-		}))
-		served = &b
-		t.Cleanup(func() { served = nil })
-	}
-	return *served
 }

@@ -232,6 +232,7 @@ func (s *Server) Close() {
 	}
 	for c := range s.conns {
 		_ = c.nc.Close()
+		c.ctx.cancel() // nobody watches any more
 	}
 }
 

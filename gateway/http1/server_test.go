@@ -6,6 +6,8 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,6 +28,9 @@ type servers struct {
 	conns *listen.Conns
 	l     net.Listener
 	done  chan error // what both Serve calls returned
+	once  sync.Once
+
+	handedOn atomic.Int64
 }
 
 type serversConfig struct {
@@ -51,8 +56,15 @@ func (a *answerer) Answer(p *cgi.Plain, body []byte) bool {
 }
 
 func (a *answerer) Resume(_ *cgi.Plain, body []byte) {
+	if unsent, ok := unsentOf.LoadAndDelete(a.conn); ok {
+		_, _ = a.conn.Write(unsent.([]byte))
+		return
+	}
 	a.conn.Respond(body, a.config.handler.ServeHTTP)
 }
+
+// unsentOf has what Resume is to send on connections, in place of what the handler says.
+var unsentOf sync.Map
 
 func startServers(t testing.TB, c serversConfig) *servers {
 	t.Helper()
@@ -84,12 +96,22 @@ func startServers(t testing.TB, c serversConfig) *servers {
 				s.plain.Arrived(nc)
 			}
 		}}
-	s.plain = NewServer(Config{Handler: func(conn *Conn) Handler { return &answerer{conn, &c} }, State: s.conns.State, HandedOn: s.conns.HandOn,
+	s.plain = NewServer(Config{Handler: func(conn *Conn) Handler { return &answerer{conn, &c} }, State: s.conns.State, HandedOn: func(nc net.Conn) {
+		s.handedOn.Add(1)
+		s.conns.HandOn(nc)
+	},
 		Log: c.log, HeaderTimeout: c.headerTimeout, IdleTimeout: c.idle, HeaderFields: 100, HeaderBytes: 16 << 10})
 	go func() { s.done <- s.http.Serve(s.plain.Listener(s.l)) }()
 	go func() { s.done <- s.plain.Serve(s.l) }()
 	t.Cleanup(s.close)
 	return s
+}
+
+// accepted reports whether there is one connection.
+func (s *servers) accepted() bool {
+	s.plain.mu.Lock()
+	defer s.plain.mu.Unlock()
+	return len(s.plain.conns) == 1
 }
 
 // shutdown is the gateway's.
@@ -105,10 +127,12 @@ func (s *servers) shutdown(ctx context.Context) error {
 }
 
 func (s *servers) close() {
-	s.l.Close()
-	s.plain.Close()
-	s.http.Close()
-	<-s.done
-	<-s.done
-	s.conns.Close()
+	s.once.Do(func() {
+		s.l.Close()
+		s.plain.Close()
+		s.http.Close()
+		<-s.done
+		<-s.done
+		s.conns.Close()
+	})
 }
