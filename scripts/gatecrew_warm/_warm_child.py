@@ -40,7 +40,7 @@ class Child:
         self._script = script
         self._code = code
         self._main = main
-        self._learner = learner
+        self.learner = learner
         self._gateway = os.getppid()
         self._last = next(reversed(list(sys.modules)))  # what is imported comes after it
         self._exact = not _NEEDS_EXIT.isdisjoint(sys.modules)
@@ -144,8 +144,8 @@ class Child:
                 tb = tb and tb.tb_next
             status = _show(caught, tb)
         del main, code, caught
-        if self._learner is not None:
-            self._learner.tell()
+        if self.learner is not None:
+            self.learner.tell()
         self._end(status)
 
     def _end(self, status):

@@ -177,7 +177,7 @@ class Zygote:
             if self._learner is not None:
                 names = self._learner.learned()
                 if names is not None:
-                    self._learner = None
+                    self._learner = self._child.learner = None
                     if names:
                         self._sock.send(os.fsencode("\0".join(["learned", *names])))
 
