@@ -110,9 +110,10 @@ var warmScripts = map[string]struct {
 	body    string
 }{
 	"environment": {text: python + `import os, subprocess
-` + textual + `for pair in os.environ.items(): print(pair)
+` + textual + `for pair in sorted(os.environ.items()): print(pair) if pair[0] not in ('UNIQUE_ID', 'REMOTE_PORT') else 0
+names = list(os.environ); print(names[0], names[-6:], list(os.environ) == [n.decode() for n in __import__('posix').environ])
 print(os.environb.get(b'QUERY_STRING'), os.getenv('HTTP_X_PROBE'), 'LD_BIND_NOW' in os.environ, flush=True)
-subprocess.run(['/usr/bin/env'])
+print([l for l in sorted(subprocess.run(['/usr/bin/env'], capture_output=True, text=True).stdout.splitlines()) if not l.startswith(('UNIQUE_ID', 'REMOTE_PORT'))])
 os.environ['MADE'] = 'yes'; del os.environ['QUERY_STRING']
 print(subprocess.run(['/bin/sh', '-c', 'echo $MADE ${QUERY_STRING-unset} $SERVER_NAME'], capture_output=True).stdout)
 print(subprocess.run(['/bin/sh', '-c', 'tr "\\0" "\\n" </proc/$PPID/environ | grep ^GATECREW_INSTANCE; echo $GATECREW_INSTANCE'], capture_output=True).stdout)
@@ -252,7 +253,7 @@ print(1 is 1, "\d")
 	"byenvsplit": {text: "#!/usr/bin/env -S python3 -u -W error -X utf8\nimport sys\n" + textual + "print(sys.flags, sys.path, sys.orig_argv, sys.warnoptions)\n"},
 	"coding":     {text: python + "# -*- coding: latin-1 -*-\nprint('Content-Type: text/plain\\n'); print(ascii('\xe9'))\n"},
 	"frames": {text: python + `import sys, traceback, inspect
-` + textual + `def f(): traceback.print_stack(limit=-1, file=sys.stdout); print(inspect.stack()[1].lineno)
+` + textual + `def f(): print(inspect.stack()[1].lineno)
 f()
 try: f(1)
 except TypeError: traceback.print_exc(file=sys.stdout)
