@@ -224,7 +224,8 @@ func (t *childTable) start(c Command, attr *syscall.ProcAttr) (*child, error) {
 
 // adopt takes over a process that another one forks for us. fork returns its
 // number when its parent has ended, which makes it a child of this process
-// (BecomeReaper). It may have exited already.
+// (BecomeReaper). It may have exited already. The child's owner attends it; the
+// guard knows its group.
 func (t *childTable) adopt(fork func() (pid int, err error)) (*child, error) {
 	guards.ensure()
 	t.mu.Lock()
@@ -256,7 +257,6 @@ func (t *childTable) adopt(fork func() (pid int, err error)) (*child, error) {
 	}
 	ch := &child{pid: pid, exited: make(chan struct{})}
 	t.running[pid] = ch
-	ch.attend()
 	return ch, nil
 }
 

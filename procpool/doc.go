@@ -46,9 +46,11 @@
 //   - stats is what is known of a pool.
 //
 // Beside the pools there are processes for one request each (oneshot,
-// process_linux, stdout_linux, limiter), which nobody attends at first (nursery), and programs
-// that run as long as the gateway (program, programs, programs_supervise,
-// program_linux). clock is time as the tests have it.
+// process_linux, stdout_linux, limiter), which nobody attends at first (nursery)
+// and which may be forked from one that has the script loaded (warm,
+// warmzygote_linux, warmfiles_linux, warmwire; WARM.md has what is spoken with
+// it), and programs that run as long as the gateway (program, programs,
+// programs_supervise, program_linux). clock is time as the tests have it.
 //
 // # For a main program
 //

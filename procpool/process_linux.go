@@ -57,8 +57,9 @@ const (
 	attended              // its own goroutine
 )
 
-// startProcess starts c. The process is to be begun.
-func startProcess(c Command, stderr io.Writer, stopGrace time.Duration, clk clock) (_ *Process, err error) {
+// startProcess has begin start a process with what c wants for its descriptors. The
+// process is to be begun.
+func startProcess(c Command, begin func(files ...uintptr) (*child, error), stderr io.Writer, stopGrace time.Duration, clk clock) (_ *Process, err error) {
 	var theirs [3]uintptr
 	p := &Process{
 		stderr: -1, diagnosis: stderr, stopGrace: stopGrace, clk: clk,
@@ -108,7 +109,7 @@ func startProcess(c Command, stderr io.Writer, stopGrace time.Duration, clk cloc
 	}
 	defer unix.Close(fds[1])
 	p.stderr, theirs[2] = fds[0], uintptr(fds[1])
-	p.child, err = spawnUnattended(c, theirs[:]...)
+	p.child, err = begin(theirs[:]...)
 	if err != nil {
 		return nil, err
 	}

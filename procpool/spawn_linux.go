@@ -67,7 +67,9 @@ func spawn(c Command, files ...uintptr) (*child, error) {
 func spawnUnattended(c Command, files ...uintptr) (*child, error) {
 	mark, env := "", c.Env
 	if !c.background {
-		mark = newMark()
+		if mark = c.mark; mark == "" {
+			mark = newMark()
+		}
 		env = append(env[:len(env):len(env)], instanceVar+"="+mark)
 	}
 	begin := spawnFree
