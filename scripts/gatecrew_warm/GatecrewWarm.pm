@@ -17,7 +17,7 @@ BEGIN {
     ${^WARNING_BITS} = "\0" x 24;   # no warnings, whatever -w says
 }
 
-my ($kernel, $environment, $compilation, $ending) = do {
+my ($kernel, $environment, $compilation, $memory, $ending) = do {
     my ($dir) = __FILE__ =~ m{^(.*)/};
     @INC = grep { ref || $_ ne $dir } @INC;
     delete $INC{'GatecrewWarm.pm'};
@@ -26,7 +26,7 @@ my ($kernel, $environment, $compilation, $ending) = do {
         my %functions = do $file or die "gatecrew: $file: ", $@ || $! || 'not made for this kind of processor', "\n";
         delete $INC{$file};
         \%functions;
-    } qw(warm_kernel warm_environment warm_compilation warm_exit);
+    } qw(warm_kernel warm_environment warm_compilation warm_memory warm_exit);
 };
 
 # Descriptors are kept where they are in nobody's way: what a script opens
@@ -35,35 +35,55 @@ my $gateway = 53;
 $kernel->{move}->(3, $gateway);
 
 my $parent  = getppid;
-my $taint   = ${^TAINT} ? substr $^X, 0, 0 : '';    # what is joined to it is tainted under -T
 my $zygote  = $$;
+my $taint   = ${^TAINT} ? substr $^X, 0, 0 : '';    # what is joined to it is tainted under -T
 my $running = 0;                                    # in a child that has begun the script
-my ($mark, $mark_address, %setting);
+my $long    = length pack 'L!', 0;                  # bytes of a pointer
 
-my $say    = sub { $kernel->{write}->($gateway, join "\0", @_) };
+# One packet, with the descriptors that come with it, and recvmsg's argument.
+my ($packet, $control) = ('', '');
+vec($packet,  65535, 8) = 0;
+vec($control, 63,    8) = 0;
+my $pieces  = pack 'P L!', $packet, 65536;
+my $full    = pack 'L!', 64;                        # bytes of $control
+my $message = pack 'L! L x![L!] P L! P a* i x![L!]', 0, 0, $pieces, 1, $control, $full, 0;
+
+# receive waits for a packet and returns its length, 0 at the end of the stream.
+my $receive = sub {
+    for (;;) {
+        substr $message, 5 * $long, $long, $full;
+        my $length = syscall $kernel->{recvmsg}, $gateway, $message, 0x40000000;    # MSG_CMSG_CLOEXEC
+        return $length if $length >= 0 || $! != 4;                                  # EINTR
+    }
+};
+
+my $say    = sub { $kernel->{send}->($gateway, join "\0", @_) };
 my $refuse = sub { $say->('refuse', @_); $kernel->{exit}->(0) };
+
+my (%setting, $mark_address, $mark_length);
 
 # begin is what there is to do before the script is compiled.
 my $begin = sub {
-    my ($packet) = $kernel->{receive}->($gateway) or $kernel->{exit}->(0);
-    for (split /\0/, $packet) { $setting{$1} = $2 if /^(\w+)=(.*)/s }
-    my $read = $compilation->{read};
-
+    my $length = $receive->();
+    $kernel->{exit}->(0) if $length <= 0;
+    for (split /\0/, substr $packet, 0, $length) {
+        if (/^variable=(\w+)=(.*)/s) { $ENV{$1} = $2 . $taint }
+        elsif (/^(\w+)=(.*)/s)       { $setting{$1} = $2 }
+    }
     # The memory in which the kernel shows the environment that the process
     # was started with.
+    my $read = $compilation->{read};
     if ($read->('/proc/self/environ') =~ /(?:^|\0)GATECREW_INSTANCE=([^\0]*)/) {
-        my $offset = $-[1];
-        $mark = $1;
         my @stat = split ' ', $read->('/proc/self/stat') =~ /.*\)(.*)/s ? $1 : '';
-        $mark_address = $stat[47] + $offset if $stat[47];    # env_start
+        ($mark_address, $mark_length) = ($stat[47] + $-[1], length $1) if $stat[47];    # env_start
     }
     my $reason = $compilation->{begin}->($kernel, $gateway);
     $refuse->($reason) if $reason;
     $environment->{begin}->();
 };
 
-# What the script's compilation has left for its children.
-my ($read, $written, $cleared, $said, $left_alarm, $files, $switches);
+# What the compilation has left for the children.
+my (@read, @written, @handled, @files, $cleared, $said, $alarm, $switches, $thread);
 
 # compiled is what there is to do after that.
 my $compiled = sub {
@@ -71,72 +91,33 @@ my $compiled = sub {
     my $state = $compilation->{end}->();
     $refuse->($state->{reason}) if $state->{reason};
     $refuse->('its BEGIN blocks or its modules look at the whole of %ENV') if $seen->{walked};
-    ($read, $written, $cleared) = @$seen{qw(read written cleared)};
-    for (sort keys %$read) {
-        $refuse->("its BEGIN blocks or its modules look at \$ENV{$_}")
-            if /^(?:HTTP_.*|REMOTE_.*|REQUEST_.*|CONTENT_LENGTH|CONTENT_TYPE|QUERY_STRING|PATH_INFO|PATH_TRANSLATED|AUTH_TYPE)$/;
-    }
-    ($said, $left_alarm, $files, $switches) = @$state{qw(said alarm files switches)};
+    my ($request) = grep { /^(?:(?:HTTP|REMOTE|REQUEST)_.*|CONTENT_LENGTH|CONTENT_TYPE|QUERY_STRING|PATH_INFO|PATH_TRANSLATED|AUTH_TYPE)$/ }
+        sort keys %{$seen->{read}};
+    $refuse->("its BEGIN blocks or its modules look at \$ENV{$request}") if defined $request;
+    @read    = %{$seen->{read}};
+    @written = %{$seen->{written}};
+    $cleared = $seen->{cleared};
+    @files   = @{$state->{files}};
+    ($said, $alarm, $switches) = @$state{qw(said alarm switches)};
+    # Handlers that BEGIN blocks have installed are for the script alone.
+    @handled = grep { defined $SIG{$_} && $SIG{$_} !~ /^(?:|DEFAULT|IGNORE)$/ } keys %SIG;
+    # Before 5.16 perl remembers its own process id.
+    $thread  = $kernel->{thread}->() if $setting{clone} && $] >= 5.016;
+    %ENV = ();
     $ending->{never} = $ending->{prepare}->($kernel, @{$state->{core}});
+
+    $memory->{settle}->();
+    $ending->{count}->() if !$ending->{never};
     $say->('ready', map {"watch=$_"} @{$state->{watch}});
 };
 
-# enter makes this process, just forked, the request's. It returns when the
-# script may begin.
-my $enter = sub {
-    my ($packet, @descriptors) = @_;
-    my (undef, $id, $n, @fields) = split /\0/, $packet, -1;
-    my $fail = sub { $say->('failed', $id, @_); $kernel->{exit}->(0) };
-    my ($script, @arguments) = splice @fields, 0, $n;
-    my %request;
-    for (@fields) {
-        my $equals = index $_, '=';
-        $request{substr $_, 0, $equals} = substr $_, $equals + 1 if $equals > 0;
-    }
-    for (keys %$read) {
-        my ($then, $now) = ($read->{$_}, $request{$_});
-        next if defined $then ? defined $now && $then eq $now : !defined $now;
-        $fail->("$_ was another when it was compiled");
-    }
-    $fail->('it has arguments, and takes switches (-s)') if $switches && @arguments;
-    setpgrp 0, 0;
-    $kernel->{die_with_parent}->();
-    $kernel->{exit}->(0) if getppid != $parent;
-    $fail->('its descriptors did not come') if @descriptors != 3;
-    $kernel->{move}->($descriptors[$_], $_) or $fail->("its descriptor $_: $!") for 0 .. 2;
-    for (@$files) {
-        my $reason = $compilation->{reopen}->($_);
-        $fail->($reason) if $reason;
-    }
-    my $name = $request{GATECREW_INSTANCE};
-    $kernel->{poke}->($mark_address, $name) if $mark_address && defined $name && length $name == length $mark;
-
-    %ENV = ();
-    if (!$cleared) { $ENV{$_} = $request{$_} . $taint for keys %request }
-    for (keys %$written) {
-        if (defined $written->{$_}) { $ENV{$_} = $written->{$_} }
-        else                        { delete $ENV{$_} }
-    }
-    @ARGV = map { $_ . $taint } @arguments;
-    $^T = time;
-    srand;
-    alarm $left_alarm if $left_alarm;
-    $say->('started', $id, $$);
-    $kernel->{close}->($gateway);
-    $kernel->{write}->(2, $said) if length $said;
-    $running = 1;
-};
-
-# fork forks a child of the gateway. It returns undef, and the reason in $!,
-# when that fails.
-my $fork = sub {
-    my $pid;
-    # Before 5.16 perl remembers its own number.
-    return $pid if $] >= 5.016 && $setting{clone} && defined($pid = $kernel->{fork}->());
+# fork_twice forks a child that becomes the gateway's. It returns undef, and
+# the reason in $!, when that fails.
+my $fork_twice = sub {
     my $between = fork;
     return $between if !defined $between;
     if (!$between) {
-        $pid = fork;
+        my $pid = fork;
         return 0 if defined $pid && !$pid;
         $kernel->{exit}->(defined $pid ? 0 : $!);
     }
@@ -146,30 +127,97 @@ my $fork = sub {
     return;
 };
 
-# serve returns in children.
+my ($close, $dup3, $exit) = @$kernel{qw(close dup3 exit_group)};
+my ($length, $pid, $id, $n, $in, $out, $err, $name, @fields);
+
+# serve returns in children. Each page that is written to is copied once in each
+# child and once here; so this is one function, and calls few.
 my $serve = sub {
-    # Handlers that BEGIN blocks have installed are for the script alone.
-    my @handled = grep { defined $SIG{$_} && $SIG{$_} ne '' && $SIG{$_} ne 'DEFAULT' } keys %SIG;
     local @SIG{@handled};
-    while (my ($packet, @descriptors) = $kernel->{receive}->($gateway)) {
-        next if $packet !~ /^run\0([^\0]*)/;
-        my $id = $1;
-        my $pid = $fork->();
-        if (defined $pid && !$pid) {
-            $enter->($packet, @descriptors);
-            return;
+    for (;;) {
+        $length = $receive->();
+        syscall $exit, 0 if $length <= 0;
+        next if substr($packet, 0, 4) ne "run\0";
+        # A control message: its length, SOL_SOCKET, SCM_RIGHTS, three descriptors.
+        ($n, $in, $out, $err) = unpack "L! x8 i3", $control;
+        ($in, $out, $err) = () if substr($message, 5 * $long, $long) eq "\0" x $long || $n != $long + 20;
+        $pid = $thread
+            ? syscall $kernel->{clone}, 0x01208000 | 17, 0, 0,    # CLONE_PARENT, CLONE_CHILD_SETTID, CLONE_CHILD_CLEARTID, SIGCHLD
+                $kernel->{tls_last} ? ($thread, 0) : (0, $thread)
+            : $fork_twice->();
+        last if defined $pid && $pid == 0;
+        if (!defined $pid || $pid < 0) {
+            (undef, $id) = split /\0/, substr($packet, 0, $length), 3;
+            $say->('failed', $id, "no process: $!");
         }
-        $say->('failed', $id, "no process: $!") if !defined $pid;
-        $kernel->{close}->($_) for @descriptors;
+        if (defined $in) { syscall $close, $_ for $in, $out, $err }
     }
-    $kernel->{exit}->(0);
+    setpgrp 0, 0;
+    syscall $kernel->{prctl}, 1, 9, 0, 0, 0;                      # PR_SET_PDEATHSIG, SIGKILL
+    (undef, $id, $n, @fields) = split /\0/, substr($packet, 0, $length), -1;
+    my $failure = getppid != $parent ? 'its parent has gone' : !defined $in ? 'its descriptors did not come' : '';
+    if (!$failure) {
+        $failure = "its standard descriptors: $!"
+            if syscall($dup3, $in, 0, 0) < 0 || syscall($dup3, $out, 1, 0) < 0 || syscall($dup3, $err, 2, 0) < 0;
+        syscall $close, $in;
+        syscall $close, $out;
+        syscall $close, $err;
+        $failure ||= $compilation->{reopen}->($_) for @files;
+    }
+    shift @fields;                                                # the script itself
+    @ARGV = splice @fields, 0, $n - 1 if $n > 1;
+    $failure ||= 'it has arguments, and takes switches (-s)' if $switches && $n > 1;
+    for (@fields) {
+        $n = index $_, '=';
+        $ENV{substr $_, 0, $n} = substr $_, $n + 1 if $n > 0;
+    }
+    for ($n = 0; $n < @read; $n += 2) {
+        $name = $ENV{$read[$n]};
+        next if defined $read[$n + 1] ? defined $name && $read[$n + 1] eq $name : !defined $name;
+        $failure ||= "$read[$n] was another when it was compiled";
+        last;
+    }
+    if ($failure) {
+        $say->('failed', $id, $failure);
+        syscall $exit, 0;
+    }
+    $name = $ENV{GATECREW_INSTANCE};
+    if ($mark_address && defined $name && length $name == $mark_length) {
+        my $from = pack 'P L!', $name, $mark_length;
+        my $to   = pack 'L! L!', $mark_address, $mark_length;
+        syscall $kernel->{process_vm_writev}, $$, $from, 1, $to, 1, 0;
+    }
+    if (${^TAINT}) {
+        $_ .= $taint for @ARGV, values %ENV;
+    }
+    %ENV = () if $cleared;
+    for ($n = 0; $n < @written; $n += 2) {
+        if (defined $written[$n + 1]) { $ENV{$written[$n]} = $written[$n + 1] }
+        else                          { delete $ENV{$written[$n]} }
+    }
+    $^T = time;
+    srand;
+    alarm $alarm if $alarm;
+    $name = "started\0$id\0$$";
+    syscall $kernel->{write}, $gateway, $name, length $name;
+    syscall $close, $gateway;
+    syscall $kernel->{write}, 2, $said, length $said if length $said;
+    $running = 1;
 };
 
-INIT { $compiled->(); $serve->() }
+# Perl frees a block that is done, and with it what nobody else holds: in a
+# child, all that is here. So it is held.
+my @held;
+INIT {
+    my $here = \@held;
+    @held = ($compiled, $serve, sub { $here });
+    $compiled->();
+    $serve->();
+}
 
 # The last of all END blocks, since it is the first.
 END {
-    if ($running) { $ending->{end}->($?) if !$ending->{never} }
+    if ($running && @held) { $ending->{end}->($?) if !$ending->{never} }
     elsif ($$ == $zygote) { $refuse->($compilation->{failed}->($?)) }
 }
 

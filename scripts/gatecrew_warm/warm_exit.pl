@@ -1,27 +1,48 @@
 # The end of a child. Perl ends a program by looking at every value there is for
 # objects to destroy. In a forked child that costs more than all the rest: each
 # page that is touched has to be copied. Where nothing is to be destroyed it can
-# be left out, and nobody sees a difference. Returns the functions prepare and end.
+# be left out, and nobody sees a difference. Returns the functions prepare, count
+# and end.
 #
 # An object holds a reference to the symbol table of its class. So there are no
-# new objects of a class as long as the number of references to that is
-# the same. It is compared for every class that has a destructor, or may yet inherit
-# one. Whatever else could matter leaves the end to perl: code that was compiled
-# meanwhile, child processes (a pipe to sendmail is waited for), modules with C code
-# that is not perl's own, layers with something to say at the end.
+# new objects of a class as long as that has as many references as before. This
+# is looked at for every class that has a destructor, or can get one by another @ISA.
+# A class that is new, or gets a destructor now, shows as a new name in a symbol
+# table. Whatever else matters leaves the end to perl: child processes (a pipe to
+# sendmail is waited for), modules with C code that is not perl's own, layers with
+# something to say at the end.
 
 BEGIN { $^H |= 0x602; ${^WARNING_BITS} = "\0" x 24 }    # see GatecrewWarm.pm
 
-my ($kernel, $counters, $counts, $modules, $evals);
 my $long = length pack 'L!', 0;
+my ($kernel, @classes, @tables, @watched);
+my ($where, $counters, $sizes, $counts, @names);
 
-# counted returns the numbers of references to the things at these addresses,
-# as perl has them in memory. The usual ways to ask write there.
+# All of this is read where perl has it in memory: the usual ways to ask write there.
+# A value begins with a pointer to its body and its number of references; the body
+# of a hash with two pointers, the number of its keys and that of its places.
 my $counted = sub { join '', unpack '(P4)*', $counters };
-my $at = sub { pack 'L!*', map { $_ + $long } @_ };
+my $sized = sub {
+    my $all = '';
+    for (my $at = 0; $at < length $where; $at += 64 * $long) {    # in parts, which take the same memory
+        $all .= join '', unpack '(P' . 4 * $long . ')*', join '', unpack "(P$long)*", substr $where, $at, 64 * $long;
+    }
+    return $all;
+};
+my $look = sub {
+    $where    = pack 'L!*', map { $_ + 0 } @{$_[0]};
+    $counters = pack 'L!*', map { $_ + $long } @{$_[1]};
+    ($sizes, $counts) = ($sized->(), $counted->());
+};
 
-# evaluated returns how often a string was compiled.
-my $evaluated = sub { my $name = eval '__FILE__'; $name =~ /(\d+)/ ? $1 : 0 };
+# told returns what a symbol table says of classes: how many packages there
+# are in it, and whether it is one that has a destructor or parents.
+my $told = sub {
+    my ($table) = @_;
+    my $packages = grep { substr($_, -2) eq '::' } keys %$table;
+    my $code = grep { my $name = $table->{$_}; ref \$name ne 'GLOB' || defined *$name{CODE} } grep { exists $table->{$_} } qw(DESTROY AUTOLOAD);
+    return join ' ', $packages, $code, exists $table->{ISA} ? 1 : 0;
+};
 
 # packages calls a function with the name and the symbol table of each.
 my $packages;
@@ -62,7 +83,7 @@ my $alive = sub {
     if (!$pid) {
         no strict 'refs';
         my $fd = fileno $write;
-        my $say = sub { $kernel->{write}->($fd, 'x') };
+        my $say = sub { $kernel->{send}->($fd, 'x') };
         local $SIG{__WARN__} = sub { };
         *{"${_}::DESTROY"} = $say for @classes;
         $^C = 1;    # perl's -c: no END blocks
@@ -80,10 +101,12 @@ return (
     # every end is left to perl, or nothing.
     prepare => sub {
         ($kernel, my @core) = @_;
-        my %probe;
-        my $reference = \%probe;
-        $counters = $at->($reference + 0);
-        return 'the memory of this perl looks otherwise' if unpack('L', $counted->()) != 2;
+        my %probe = map { $_ => 1 } 1 .. 5;
+        my $probe = \%probe;
+        $look->([$probe], [$probe]);
+        my $before = $sizes;
+        $probe{6} = 1;
+        return 'the memory of this perl looks otherwise' if unpack('L', $counted->()) != 2 || $sized->() eq $before;
         for my $object (@DynaLoader::dl_shared_objects) {
             return "$object is loaded" if !grep { index($object, "$_/") == 0 } @core;
         }
@@ -91,32 +114,41 @@ return (
             return "$file is loaded" if $file =~ m{^(?:threads|forks|PerlIO/(?!(?:encoding|scalar)\.pm$).*)\.pm$};
         }
         no strict 'refs';
-        my (%harmless, @watched, @classes);
+        my %harmless;
         $packages->(sub {
             my ($name) = @_;
             $harmless{0 + \&{"${name}::DESTROY"}} = 1 if defined &{"${name}::DESTROY"} && $empty->($name);
         }, 'main');
         $packages->(sub {
             my ($name, $table) = @_;
+            push @tables, $table;
             my $destructor = UNIVERSAL::can($name, 'DESTROY');
             return if $destructor && $harmless{0 + $destructor};
             my $destroys = $destructor || UNIVERSAL::can($name, 'AUTOLOAD');
             push @classes, $name if $destroys;
-            push @watched, $table if $destroys || grep { exists $table->{$_} } qw(DESTROY AUTOLOAD ISA);
+            push @watched, $table if $destroys || exists $table->{ISA};
         }, 'main');
         return 'there are objects already' if $alive->(@classes);
-        $counters = $at->(map { $_ + 0 } @watched);
-        @watched = ();
-        $counts  = $counted->();
-        $modules = keys %INC;
-        $evals   = $evaluated->();
         return;
+    },
+
+    # count remembers how things are. It is called last.
+    count => sub {
+        @names = map { $told->($_) } @tables;
+        $look->(\@tables, \@watched);
     },
 
     # end ends the process with a status, if that may be done at once.
     end => sub {
         my ($status) = @_;
-        return if $counted->() ne $counts || keys %INC != $modules || $evaluated->() != $evals + 1;
+        return if $counted->() ne $counts;
+        my $now = $sized->();
+        if ($now ne $sizes) {
+            my $size = 4 * $long;
+            for my $i (0 .. $#tables) {
+                return if substr($now, $i * $size, $size) ne substr($sizes, $i * $size, $size) && $told->($tables[$i]) ne $names[$i];
+            }
+        }
         return if tied *STDOUT || waitpid(-1, 1) != -1;    # WNOHANG
         local $SIG{__WARN__} = sub { } if $^W;
         %ENV = () if ${^TAINT};    # an exec under -T dies of a tainted PATH
