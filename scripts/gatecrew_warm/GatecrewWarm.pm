@@ -127,7 +127,7 @@ my $fork_twice = sub {
     return;
 };
 
-my ($close, $dup3, $exit) = @$kernel{qw(close dup3 exit_group)};
+my ($close, $dup3, $openat, $lseek, $exit) = @$kernel{qw(close dup3 openat lseek exit_group)};
 my ($length, $pid, $id, $n, $in, $out, $err, $name, @fields);
 
 # serve returns in children. Each page that is written to is copied once in each
@@ -162,7 +162,13 @@ my $serve = sub {
         syscall $close, $in;
         syscall $close, $out;
         syscall $close, $err;
-        $failure ||= $compilation->{reopen}->($_) for @files;
+        # __DATA__ and what else is open would share its position with all others.
+        for (@files) {
+            $n = syscall $openat, -100, $_->{path}, 0x80000;      # AT_FDCWD, O_RDONLY|O_CLOEXEC
+            syscall $lseek, $n, $_->{position}, 0;
+            $failure ||= "it can't open a file again: $!" if syscall($dup3, $n, $_->{fd}, 0x80000) < 0;
+            syscall $close, $n;
+        }
     }
     shift @fields;                                                # the script itself
     @ARGV = splice @fields, 0, $n - 1 if $n > 1;

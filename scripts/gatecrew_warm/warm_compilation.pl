@@ -1,5 +1,5 @@
 # What the compilation of a script leaves behind, and what it would do for each
-# request when run cold. Returns the functions begin, end, failed, reopen, read.
+# request when run cold. Returns the functions begin, end, failed, read.
 
 BEGIN { $^H |= 0x602; ${^WARNING_BITS} = "\0" x 24 }    # see GatecrewWarm.pm
 
@@ -43,7 +43,8 @@ my $said = sub {
 # absolute returns a path as it was meant by the compilation.
 my $absolute = sub { $_[0] =~ m{^/} ? $_[0] : "$folder/$_[0]" };
 
-# kept returns how to open a file again that was left open, or why that can't be.
+# kept returns what there is to know of a file that was left open and has to be
+# opened again in each child, or why that can't be done.
 my $kept = sub {
     my ($fd) = @_;
     my $name = readlink "/proc/self/fd/$fd";
@@ -53,7 +54,7 @@ my $kept = sub {
     my ($flags) = $info =~ /^flags:\s*(\d+)/m;
     my ($position) = $info =~ /^pos:\s*(\d+)/m;
     return "its BEGIN blocks or its modules leave $name open" if $mode != 0100000 || !defined $flags || oct($flags) & 3;
-    return { fd => $fd, position => $position, name => $name };
+    return { path => "/proc/self/fd/$fd\0", position => $position, fd => $fd, name => $name };
 };
 
 return (
@@ -92,7 +93,7 @@ return (
     #   reason    why the script has to be run cold; when it is there nothing else is
     #   said      what was written to descriptor 2
     #   alarm     the seconds until SIGALRM, 0 for none
-    #   files     what reopen is to be called with, one after the other
+    #   files     the files that were left open: path (with its final NUL), position, fd
     #   switches  whether perl was started with -s
     #   watch     the files that were read, but for what comes with perl
     #   core      the folders of what comes with perl
@@ -136,15 +137,5 @@ return (
         my ($out, $err) = $said->();
         my ($line) = $err =~ /^([^\n]*)/;
         return $line ne '' ? "its compilation ends it, with status $status: $line" : "its compilation ends it, with status $status";
-    },
-
-    # reopen gives this process a file of its own in place of one that is
-    # shared with others. It returns why that can't be, or nothing.
-    reopen => sub {
-        my ($file) = @_;
-        open my $own, '<:raw', "/proc/self/fd/$file->{fd}" or return "$file->{name}: $!";
-        sysseek $own, $file->{position}, 0;
-        $kernel->{copy}->(fileno $own, $file->{fd}) or return "$file->{name}: $!";
-        return;
     },
 );

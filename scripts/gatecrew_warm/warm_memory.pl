@@ -40,6 +40,11 @@ return (
                 last if $array->($piece) > $end;
             }
         }
+        for (1 .. 5000) {
+            my $string = 'x' x 10;
+            push @filling, \$string;
+            last if unpack('L!', pack 'P', $string) > $end;
+        }
         for my $kind (@kinds) {
             for (1 .. 100) {
                 my @values = map { $kind->() } 1 .. 500;
@@ -47,10 +52,9 @@ return (
                 last if $spread->(0, \@values) < 512_000 && ($kind == $kinds[0] || $spread->(1, \@values) < 512_000);
             }
         }
-        for my $kind (@kinds) {
-            my @free = map { $kind->() } 1 .. 600;
-            pop @free while @free;
-        }
+        my @room;
+        for my $kind (@kinds) { push @room, $kind->() for 1 .. 600 }
+        pop @room while @room;
         # Freeing a large piece has the C library join small ones that lie side by side.
         $#{my $large = []} = 12_000;
         return;
