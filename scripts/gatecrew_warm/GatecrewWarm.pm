@@ -21,6 +21,7 @@ my ($kernel, $environment, $compilation, $memory, $ending) = do {
     my ($dir) = __FILE__ =~ m{^(.*)/};
     @INC = grep { ref || $_ ne $dir } @INC;
     delete $INC{'GatecrewWarm.pm'};
+    local $SIG{__WARN__} = sub { } if $^W;    # for -W
     map {
         my $file = "$dir/$_.pl";
         my %functions = do $file or die "gatecrew: $file: ", $@ || $! || 'not made for this kind of processor', "\n";
@@ -74,8 +75,10 @@ my $begin = sub {
     # was started with.
     my $read = $compilation->{read};
     if ($read->('/proc/self/environ') =~ /(?:^|\0)GATECREW_INSTANCE=([^\0]*)/) {
+        my $offset = $-[1];
+        $mark_length = length $1;
         my @stat = split ' ', $read->('/proc/self/stat') =~ /.*\)(.*)/s ? $1 : '';
-        ($mark_address, $mark_length) = ($stat[47] + $-[1], length $1) if $stat[47];    # env_start
+        $mark_address = $stat[47] + $offset if $stat[47];    # env_start
     }
     my $reason = $compilation->{begin}->($kernel, $gateway);
     $refuse->($reason) if $reason;
@@ -83,10 +86,11 @@ my $begin = sub {
 };
 
 # What the compilation has left for the children.
-my (@read, @written, @handled, @files, $cleared, $said, $alarm, $switches, $thread);
+my (@read, @written, @handled, @files, $cleared, $said, $alarm, $switches, $thread, $errno);
 
 # compiled is what there is to do after that.
 my $compiled = sub {
+    $errno = 0 + $!;    # the exit status of a die depends on it
     my $seen = $environment->{end}->();
     my $state = $compilation->{end}->();
     $refuse->($state->{reason}) if $state->{reason};
@@ -117,8 +121,12 @@ my $fork_twice = sub {
     my $between = fork;
     return $between if !defined $between;
     if (!$between) {
+        $between = $$;
         my $pid = fork;
-        return 0 if defined $pid && !$pid;
+        if (defined $pid && !$pid) {
+            select undef, undef, undef, 0.001 while getppid == $between;
+            return 0;
+        }
         $kernel->{exit}->(defined $pid ? 0 : $!);
     }
     waitpid $between, 0;
@@ -137,7 +145,7 @@ my $serve = sub {
     for (;;) {
         $length = $receive->();
         syscall $exit, 0 if $length <= 0;
-        next if substr($packet, 0, 4) ne "run\0";
+        next if $length < 4 || substr($packet, 0, 4) ne "run\0";
         # A control message: its length, SOL_SOCKET, SCM_RIGHTS, three descriptors.
         ($n, $in, $out, $err) = unpack "L! x8 i3", $control;
         ($in, $out, $err) = () if substr($message, 5 * $long, $long) eq "\0" x $long || $n != $long + 20;
@@ -209,6 +217,7 @@ my $serve = sub {
     syscall $close, $gateway;
     syscall $kernel->{write}, 2, $said, length $said if length $said;
     $running = 1;
+    ($!, $?) = ($errno, 0);
 };
 
 # Perl frees a block that is done, and with it what nobody else holds: in a
@@ -228,4 +237,5 @@ END {
 }
 
 $begin->();
+($!, $?) = (0, 0);
 1;

@@ -29,11 +29,11 @@ my $descriptors = sub {
 
 # said gives the descriptors 1 and 2 back, and returns what was written to them.
 my $said = sub {
-    my $selected = select STDOUT;
-    my $flush = $|;
-    $| = 1;
-    $| = $flush;
-    select $selected;
+    # A fork flushes all handles, those that are read from as well: their
+    # position is that of their descriptor then.
+    my $pid = fork;
+    $kernel->{exit}->(0) if defined $pid && !$pid;
+    waitpid $pid, 0 if defined $pid;
     my @text = map { $read->("/proc/self/fd/$_") } 1, 2;
     $kernel->{move}->($output, 1);
     $kernel->{move}->($errors, 2);
@@ -54,7 +54,7 @@ my $kept = sub {
     my ($flags) = $info =~ /^flags:\s*(\d+)/m;
     my ($position) = $info =~ /^pos:\s*(\d+)/m;
     return "its BEGIN blocks or its modules leave $name open" if $mode != 0100000 || !defined $flags || oct($flags) & 3;
-    return { path => "/proc/self/fd/$fd\0", position => $position, fd => $fd, name => $name };
+    return { path => "/proc/self/fd/$fd\0", position => 0 + $position, fd => 0 + $fd, name => $name };    # numbers, for syscall
 };
 
 return (
@@ -102,13 +102,14 @@ return (
         my ($moved) = grep { $identity->($_) ne $made{$_} } 0 .. 2;
         my $taken = !sysread $input, my $byte, 2;
         close $input;
+        my $children = waitpid(-1, 1) != -1;
         my ($out, $err) = $said->();
         my @files;
         my $reason =
               defined $moved          ? "its BEGIN blocks or its modules replace descriptor $moved"
             : $taken                  ? 'its BEGIN blocks or its modules read the request body'
             : length $out             ? 'its BEGIN blocks or its modules print'
-            : waitpid(-1, 1) != -1    ? 'its BEGIN blocks or its modules leave a process running'
+            : $children               ? 'its BEGIN blocks or its modules leave a process running'
             : do { opendir my $tasks, '/proc/self/task'; grep({ /\d/ } readdir $tasks) > 1 }
                                       ? 'its BEGIN blocks or its modules start threads'
             : undef;

@@ -48,7 +48,7 @@ my $told = sub {
 my $packages;
 $packages = sub {
     my ($visit, $name) = @_;
-    no strict 'refs';
+    BEGIN { $^H &= ~2 }    # no strict refs
     my $table = \%{"${name}::"};
     $visit->($name, $table);
     for my $key (keys %$table) {
@@ -81,8 +81,9 @@ my $alive = sub {
     my $pid = fork;
     return 1 if !defined $pid;
     if (!$pid) {
-        no strict 'refs';
-        my $fd = fileno $write;
+        my $fd = 54;
+        $kernel->{copy}->(fileno $write, $fd);    # $write is closed before objects are destroyed
+        BEGIN { $^H &= ~2 }
         my $say = sub { $kernel->{send}->($fd, 'x') };
         local $SIG{__WARN__} = sub { };
         *{"${_}::DESTROY"} = $say for @classes;
@@ -113,7 +114,7 @@ return (
         for my $file (keys %INC) {
             return "$file is loaded" if $file =~ m{^(?:threads|forks|PerlIO/(?!(?:encoding|scalar)\.pm$).*)\.pm$};
         }
-        no strict 'refs';
+        BEGIN { $^H &= ~2 }
         my %harmless;
         $packages->(sub {
             my ($name) = @_;
@@ -126,7 +127,7 @@ return (
             return if $destructor && $harmless{0 + $destructor};
             my $destroys = $destructor || UNIVERSAL::can($name, 'AUTOLOAD');
             push @classes, $name if $destroys;
-            push @watched, $table if $destroys || exists $table->{ISA};
+            push @watched, $table if $destroys || grep { exists $table->{$_} } qw(DESTROY AUTOLOAD ISA);
         }, 'main');
         return 'there are objects already' if $alive->(@classes);
         return;
@@ -141,6 +142,7 @@ return (
     # end ends the process with a status, if that may be done at once.
     end => sub {
         my ($status) = @_;
+        local ($!, $?);
         return if $counted->() ne $counts;
         my $now = $sized->();
         if ($now ne $sizes) {

@@ -25,7 +25,10 @@ return (
     tls_last => $machine == 62 ? 1 : 0,    # clone's last two arguments
 
     # send writes bytes to a descriptor; it returns false when that fails.
-    send => sub { syscall($number{write}, $_[0], $_[1], length $_[1]) == length $_[1] },
+    send => sub {
+        my ($fd, $bytes) = @_;    # a copy: syscall refuses constants
+        return syscall($number{write}, $fd, $bytes, length $bytes) == length $bytes;
+    },
 
     # move makes one descriptor another and closes it. The new one is closed by
     # exec unless it is a standard one. It returns false when that fails.
