@@ -36,7 +36,7 @@ type applications struct {
 	// reloaders are of the pools in development.
 	reloaders map[string]*reload.Reloader
 
-	workerPrograms    map[string]string // by the root folder of the pools
+	unpacked          map[[2]string]string // folders of programs of its own, by root folder and name
 	removeRuntimeDirs []func() error
 }
 
@@ -46,7 +46,7 @@ func newApplications(cfg *config.Config, log *zap.Logger, slow *slowlog.Log) (*a
 	a := &applications{
 		log: log, pools: map[string]*procpool.Pool{}, after: map[string][]string{},
 		local: map[string]*backend.Local{}, reloaders: map[string]*reload.Reloader{},
-		workerPrograms: map[string]string{},
+		unpacked: map[[2]string]string{},
 	}
 	if err := a.newPrograms(cfg); err != nil {
 		return nil, errors.Join(err, a.close())
@@ -157,23 +157,39 @@ func queueLength(n int) int {
 	return n
 }
 
+// warmSpares is how many processes of a script that is kept warm may wait for
+// requests.
+const warmSpares = 4
+
 // cgi makes the backend of a route of scripts.
 func (a *applications) cgi(name string, c *config.CGI) (*backend.CGI, error) {
 	confined, err := cgiConfinement(c)
 	if err != nil {
 		return nil, err
 	}
-	runner := procpool.NewRunner(procpool.RunnerConfig{
+	scripts := backend.Scripts{
+		Interpreters: c.Extensions, Inherited: c.Environ(c.Ambient(os.Environ())), Dir: c.Chdir,
+		Confinement: confined, Cgroup: a.cgroup("route", name, c.Cgroup),
+	}
+	runner := procpool.RunnerConfig{
 		Name: name, Max: c.Max, QueueLength: queueLength(c.QueueLength), QueueTimeout: c.QueueTimeout,
 		StopGrace: c.StopTimeout, KeepBackground: c.KeepBackground, Log: a.log,
-	})
-	a.runners = append(a.runners, runner)
+	}
+	if c.Warm {
+		if scripts.Zygotes, err = a.zygotePrograms(c.Chroot); err != nil {
+			return nil, err
+		}
+		if confined != nil && confined.Landlock != nil {
+			confined.Landlock.ReadOnly = append(confined.Landlock.ReadOnly, scripts.Zygotes)
+		}
+		runner.Warm = &procpool.WarmConfig{
+			Zygote: scripts.Zygote, Max: c.WarmScripts, Spares: min(c.Max, warmSpares), Preload: c.WarmPreload,
+		}
+	}
+	scripts.Runner = procpool.NewRunner(runner)
+	a.runners = append(a.runners, scripts.Runner)
 	return &backend.CGI{
-		Scripts: backend.Scripts{
-			Runner: runner, Interpreters: c.Extensions, Inherited: c.Environ(c.Ambient(os.Environ())), Dir: c.Chdir,
-			Confinement: confined, Cgroup: a.cgroup("route", name, c.Cgroup),
-		},
-		Timeout: c.Timeout, QueryArguments: c.QueryArguments, KeepBackground: c.KeepBackground, IgnoreExitStatus: c.IgnoreExitStatus,
+		Scripts: scripts, Timeout: c.Timeout, QueryArguments: c.QueryArguments, KeepBackground: c.KeepBackground, IgnoreExitStatus: c.IgnoreExitStatus,
 	}, nil
 }
 
@@ -265,6 +281,9 @@ func (a *applications) resize(delta int) {
 // restart replaces the workers of each pool by such as load the application
 // anew. The pools themselves log how that goes.
 func (a *applications) restart() {
+	for _, r := range a.runners {
+		r.Renew()
+	}
 	for name, p := range a.pools {
 		if r := a.reloaders[name]; r != nil {
 			r.Restart() // which shows how it ends

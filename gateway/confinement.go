@@ -82,21 +82,33 @@ func virtualEnvHome(file string) string {
 
 // workerProgram unpacks the workers' own program for pools whose root folder is
 // root, "" for the gateway's own, and returns where they will find it.
+func (a *applications) workerProgram(root string) (string, error) {
+	return a.unpack(root, scripts.Worker, "gatecrew_worker")
+}
+
+// zygotePrograms does the same with those of scripts that are kept warm.
+func (a *applications) zygotePrograms(root string) (string, error) {
+	return a.unpack(root, scripts.Warm, "gatecrew_warm")
+}
+
+// unpack writes a folder of programs below root, once, and returns where
+// processes with that root will find it.
 //
 // Everybody may read it: a pool may have a user of its own, and what is in it
 // is published. Its name can't be guessed, so that nobody can have put something
 // else there.
-func (a *applications) workerProgram(root string) (string, error) {
-	if dir, ok := a.workerPrograms[root]; ok {
+func (a *applications) unpack(root string, programs fs.FS, name string) (string, error) {
+	place := [2]string{root, name}
+	if dir, ok := a.unpacked[place]; ok {
 		return dir, nil
 	}
 	dir, remove, err := procpool.RuntimeDir(root, "gatecrew")
 	if err != nil {
-		return "", fmt.Errorf("gateway: the folder for the workers' own program: %w", err)
+		return "", fmt.Errorf("gateway: the folder for programs of its own: %w", err)
 	}
 	a.removeRuntimeDirs = append(a.removeRuntimeDirs, remove)
-	if err := os.CopyFS(dir, scripts.Worker); err != nil {
-		return "", fmt.Errorf("gateway: writing the workers' own program: %w", err)
+	if err := os.CopyFS(dir, programs); err != nil {
+		return "", fmt.Errorf("gateway: writing programs of its own: %w", err)
 	}
 	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		mode := fs.FileMode(0o644)
@@ -106,10 +118,10 @@ func (a *applications) workerProgram(root string) (string, error) {
 		return errors.Join(err, os.Chmod(path, mode))
 	})
 	if err != nil {
-		return "", fmt.Errorf("gateway: writing the workers' own program: %w", err)
+		return "", fmt.Errorf("gateway: writing programs of its own: %w", err)
 	}
-	dir = (&confine.Confinement{Chroot: root}).Inside(filepath.Join(dir, "gatecrew_worker"))
-	a.workerPrograms[root] = dir
+	dir = (&confine.Confinement{Chroot: root}).Inside(filepath.Join(dir, name))
+	a.unpacked[place] = dir
 	return dir, nil
 }
 

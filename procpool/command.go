@@ -20,6 +20,9 @@ type Command struct {
 	Env []string
 	// Dir is the working directory; "" means the gateway's own.
 	Dir string
+	// Script is the file that the program, as an interpreter, runs; nil when
+	// it isn't one. A Runner with Warm goes by it.
+	Script *Script
 	// Confinement is what the process may not do; nil leaves it what the
 	// gateway may.
 	Confinement *confine.Confinement
@@ -30,6 +33,8 @@ type Command struct {
 	// background leaves GATECREW_INSTANCE away: what the program leaves
 	// behind may outlive the gateway.
 	background bool
+	// mark is the value of GATECREW_INSTANCE; "" has one made.
+	mark string
 }
 
 // with returns c with variables (NAME=value) added to its environment.

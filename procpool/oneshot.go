@@ -34,6 +34,9 @@ type RunnerConfig struct {
 	// EndWhole has what has left the group end with its program, also when
 	// that ends by itself. By default it then ends with the gateway.
 	EndWhole bool
+	// Warm has scripts started from processes that have them loaded; nil
+	// starts every process by itself.
+	Warm *WarmConfig
 	// Log gets a line for each process that had to be killed. Nil means no
 	// log.
 	Log *zap.Logger
@@ -46,6 +49,7 @@ type Runner struct {
 	cfg   RunnerConfig
 	clk   clock
 	slots *Limiter
+	warm  *warmKeeper // nil without Warm
 
 	mu      sync.Mutex
 	running map[*Process]struct{}
@@ -70,11 +74,15 @@ func NewRunner(cfg RunnerConfig) *Runner {
 	if cfg.clk != nil {
 		clk = *cfg.clk
 	}
-	return &Runner{
+	r := &Runner{
 		cfg: cfg, clk: clk,
 		slots:   newLimiter(cfg.Name, cfg.Max, cfg.QueueLength, cfg.QueueTimeout, clk),
 		running: make(map[*Process]struct{}),
 	}
+	if cfg.Warm != nil {
+		r.warm = newWarmKeeper(*cfg.Warm, clk, cfg.Log.With(zap.String("runner", cfg.Name)))
+	}
+	return r
 }
 
 // Stats returns the present numbers: a process uses a slot until it has been
@@ -100,7 +108,14 @@ func (r *Runner) Start(ctx context.Context, c Command, stderr io.Writer) (*Proce
 		c.background = true
 		strangers.Store(true)
 	}
-	p, err := startProcess(c, stderr, r.cfg.StopGrace, r.clk)
+	p, err := startProcess(func(files ...uintptr) (*child, error) {
+		if r.warm != nil && c.Script != nil {
+			if ch, err := r.warm.fork(c, files); ch != nil || err != nil {
+				return ch, err
+			}
+		}
+		return spawn(c, files...)
+	}, stderr, r.cfg.StopGrace, r.clk)
 	if err != nil {
 		r.slots.Release()
 		r.ended.Done()
@@ -139,6 +154,13 @@ func (r *Runner) enter() bool {
 	return true
 }
 
+// Renew has scripts that are kept warm loaded anew, with all that they import.
+func (r *Runner) Renew() {
+	if r.warm != nil {
+		r.warm.renew()
+	}
+}
+
 // Close refuses new processes, stops those that run and waits until they have
 // ended.
 func (r *Runner) Close() {
@@ -150,4 +172,7 @@ func (r *Runner) Close() {
 	}
 	r.mu.Unlock()
 	r.ended.Wait()
+	if r.warm != nil {
+		r.warm.close()
+	}
 }

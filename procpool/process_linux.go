@@ -34,8 +34,9 @@ type Process struct {
 	exit Exit
 }
 
-// startProcess starts c and the reading of its descriptor 2.
-func startProcess(c Command, stderr io.Writer, stopGrace time.Duration, clk clock) (_ *Process, err error) {
+// startProcess has begin start a process, with files as its descriptors, and
+// begins to read its descriptor 2.
+func startProcess(begin func(files ...uintptr) (*child, error), stderr io.Writer, stopGrace time.Duration, clk clock) (_ *Process, err error) {
 	var ours [3]*os.File
 	var theirs [3]uintptr
 	defer func() {
@@ -53,7 +54,7 @@ func startProcess(c Command, stderr io.Writer, stopGrace time.Duration, clk cloc
 		defer unix.Close(fd)
 		ours[i], theirs[i] = f, uintptr(fd)
 	}
-	ch, err := spawn(c, theirs[:]...)
+	ch, err := begin(theirs[:]...)
 	if err != nil {
 		return nil, err
 	}

@@ -74,7 +74,9 @@ func hideInherited() {
 func spawn(c Command, files ...uintptr) (*child, error) {
 	mark, env := "", c.Env
 	if !c.background {
-		mark = newMark()
+		if mark = c.mark; mark == "" {
+			mark = newMark()
+		}
 		env = append(env[:len(env):len(env)], instanceVar+"="+mark)
 	}
 	begin := spawnFree

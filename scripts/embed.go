@@ -1,10 +1,14 @@
-// Package scripts carries the Python worker inside the binary.
+// Package scripts carries the Python worker, and the zygotes of CGI scripts,
+// inside the binary.
 //
-// The tree is the installable package itself, one level deep:
+// The tree is the installable package of the worker itself, one level deep, and
+// what interpreters of CGI scripts load to be kept warm:
 //
 //	gatecrew_worker/__main__.py   what the gateway runs: PYTHON D/gatecrew_worker APP ...
 //	gatecrew_worker/*.py          its modules, which import each other as gatecrew_worker._NAME
 //	gatecrew_worker/py.typed      PEP 561
+//	gatecrew_warm/zygote.py       PYTHON D/gatecrew_warm/zygote.py SCRIPT, see procpool/WARM.md
+//	gatecrew_warm/_warm_*.py      its modules
 //
 // It is extracted to a private directory D, with these names; nothing else
 // needs to be there. Tests and byte code are not part of it.
@@ -18,3 +22,8 @@ import "embed"
 //
 //go:embed gatecrew_worker/*.py gatecrew_worker/py.typed
 var Worker embed.FS
+
+// Warm holds the files of gatecrew_warm.
+//
+//go:embed gatecrew_warm/*.p[ym]
+var Warm embed.FS

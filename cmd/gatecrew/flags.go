@@ -120,6 +120,7 @@ var flagGroups = []flagGroup{
 	}},
 	{"CGI scripts and FastCGI applications", []flag{
 		{name: "max-processes", value: "N", usage: "processes at once (default: CGI 16, WebSocket 64)", keys: []string{"cgi.max", "socket.max"}},
+		{name: "warm", usage: "fork CGI scripts from processes that have them loaded", keys: []string{"cgi.warm"}, sets: "true"},
 		{name: "pass-authorization", usage: "hand the Authorization field to CGI scripts", keys: []string{"cgi.pass_authorization", "socket.pass_authorization"}, sets: "true"},
 		{name: "root", value: "DIR", usage: "folder of a FastCGI application's scripts", keys: []string{"fastcgi.root"}},
 		{name: "index", value: "NAME...", usage: "file that stands for a folder (default: index.php with --root)", keys: []string{"fastcgi.index", "cgi.index"}},

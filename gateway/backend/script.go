@@ -30,6 +30,9 @@ type Scripts struct {
 	// Cgroup is the control group that scripts start in; nil means the
 	// gateway's own.
 	Cgroup *procpool.Cgroup
+	// Zygotes is the folder of the zygotes' programs, as the scripts see it;
+	// "" for scripts that are not kept warm.
+	Zygotes string
 	// Confinement is what scripts may not do; nil leaves them what the
 	// gateway may. With a Chroot SCRIPT_FILENAME and the like are requests'
 	// as the gateway sees the file, and are told to the script as it will.
@@ -49,13 +52,17 @@ func (s *Scripts) command(req *protocol.Request) (procpool.Command, error) {
 		command.Path, command.Argv = s.Command[0], s.Command
 		return command, nil
 	}
-	script := s.Confinement.Inside(req.Get("SCRIPT_FILENAME"))
+	file := req.Get("SCRIPT_FILENAME")
+	script := s.Confinement.Inside(file)
 	command.Path, command.Argv = script, []string{script}
 	if command.Dir == "" {
 		command.Dir = filepath.Dir(script)
 	}
 	if interpreter := s.Interpreters[filepath.Ext(script)]; interpreter != "" {
 		command.Path, command.Argv = interpreter, []string{interpreter, script}
+	}
+	if s.Zygotes != "" {
+		command.Script = &procpool.Script{File: file, Arg: len(command.Argv) - 1}
 	}
 	return command, nil
 }

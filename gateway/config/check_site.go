@@ -244,6 +244,8 @@ func (c *checker) cgi(at string, g *CGI) {
 	c.queue(at, &g.Queue)
 	c.environment(at, in, &g.Environment)
 	c.positive(at+".stop_timeout", int64(g.StopTimeout))
+	c.oneOf(at+".warm_preload", g.WarmPreload, "stdlib", "all", "none")
+	c.positive(at+".warm_scripts", int64(g.WarmScripts))
 }
 
 // script checks the one program of a route.

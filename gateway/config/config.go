@@ -560,6 +560,19 @@ type CGI struct {
 	// StopTimeout is the time between TERM and KILL for a script that has to
 	// end. Default: 5s.
 	StopTimeout time.Duration `yaml:"stop_timeout"`
+	// Warm forks the process of a script in Python or Perl from one that has
+	// the interpreter running and the script compiled. Each request gets a
+	// process of its own as ever; a script for which that is not possible is
+	// started as without it, and the log says why. Default: false.
+	Warm bool `yaml:"warm"`
+	// WarmPreload says which of the modules that a script has been seen to
+	// import are imported before there is a request: stdlib, those that come
+	// with the interpreter, all, or none. Default: stdlib.
+	WarmPreload string `yaml:"warm_preload"`
+	// WarmScripts is how many scripts of the route are kept warm at once; each
+	// costs the memory of an interpreter. The one that was not asked for the
+	// longest makes place for another. Default: 16.
+	WarmScripts int `yaml:"warm_scripts"`
 	// Isolation is what scripts may not do.
 	Isolation `yaml:",inline"`
 }

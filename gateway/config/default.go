@@ -63,7 +63,7 @@ func (t *TLS) setDefaults() { *t = TLS{ClientAuth: "require", MinVersion: "1.2"}
 func (s *Static) setDefaults() { s.Index = []string{"index.html"} }
 
 func (c *CGI) setDefaults() {
-	*c = CGI{Timeout: 30 * time.Second, BufferRequests: true, Max: 16, Queue: defaultQueue(), StopTimeout: 5 * time.Second}
+	*c = CGI{Timeout: 30 * time.Second, BufferRequests: true, Max: 16, Queue: defaultQueue(), StopTimeout: 5 * time.Second, WarmPreload: "stdlib", WarmScripts: 16}
 }
 
 func (p *Program) setDefaults() {
