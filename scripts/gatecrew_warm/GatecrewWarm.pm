@@ -80,6 +80,7 @@ my $begin = sub {
         my @stat = split ' ', $read->('/proc/self/stat') =~ /.*\)(.*)/s ? $1 : '';
         $mark_address = $stat[47] + $offset if $stat[47];    # env_start
     }
+    delete $ENV{LD_BIND_NOW};    # was for this process
     my $reason = $compilation->{begin}->($kernel, $gateway);
     $refuse->($reason) if $reason;
     $environment->{begin}->();
@@ -181,10 +182,7 @@ my $serve = sub {
     shift @fields;                                                # the script itself
     @ARGV = splice @fields, 0, $n - 1 if $n > 1;
     $failure ||= 'it has arguments, and takes switches (-s)' if $switches && $n > 1;
-    for (@fields) {
-        $n = index $_, '=';
-        $ENV{substr $_, 0, $n} = substr $_, $n + 1 if $n > 0;
-    }
+    for ($n = 0; $n < @fields; $n += 2) { $ENV{$fields[$n]} = $fields[$n + 1] }
     for ($n = 0; $n < @read; $n += 2) {
         $name = $ENV{$read[$n]};
         next if defined $read[$n + 1] ? defined $name && $read[$n + 1] eq $name : !defined $name;

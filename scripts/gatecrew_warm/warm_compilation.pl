@@ -33,7 +33,7 @@ my $said = sub {
     # position is that of their descriptor then.
     my $pid = fork;
     $kernel->{exit}->(0) if defined $pid && !$pid;
-    waitpid $pid, 0 if defined $pid;
+    waitpid $pid, 0;
     my @text = map { $read->("/proc/self/fd/$_") } 1, 2;
     $kernel->{move}->($output, 1);
     $kernel->{move}->($errors, 2);
