@@ -67,10 +67,7 @@ my (%setting, $mark_address, $mark_length);
 my $begin = sub {
     my $length = $receive->();
     $kernel->{exit}->(0) if $length <= 0;
-    for (split /\0/, substr $packet, 0, $length) {
-        if (/^variable=(\w+)=(.*)/s) { $ENV{$1} = $2 . $taint }
-        elsif (/^(\w+)=(.*)/s)       { $setting{$1} = $2 }
-    }
+    for (split /\0/, substr $packet, 0, $length) { $setting{$1} = $2 if /^(\w+)=(.*)/s }
     # The memory in which the kernel shows the environment that the process
     # was started with.
     my $read = $compilation->{read};

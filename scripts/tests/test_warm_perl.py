@@ -17,14 +17,13 @@ import unittest
 FILES = pathlib.Path(__file__).resolve().parent.parent / "gatecrew_warm"
 CLONE = {"x86_64": 56, "aarch64": 220, "riscv64": 220, "i686": 120, "armv7l": 120}.get(os.uname().machine)
 MARK = "GATECREW_INSTANCE"
-COMMON = {"PATH": "/usr/local/bin:/usr/bin:/bin", MARK: "ABCDEFGH/1"}
+COMMON = {"GATEWAY_INTERFACE": "CGI/1.1", "SERVER_SOFTWARE": "gatecrew", "PATH": "/usr/local/bin:/usr/bin:/bin", MARK: "ABCDEFGH/1"}
 REQUEST = {
-    **COMMON, MARK: "ABCDEFGH/2", "GATEWAY_INTERFACE": "CGI/1.1", "SERVER_SOFTWARE": "gatecrew", "SERVER_PROTOCOL": "HTTP/1.1",
+    **COMMON, MARK: "ABCDEFGH/2", "SERVER_PROTOCOL": "HTTP/1.1",
     "SERVER_NAME": "localhost", "SERVER_PORT": "80", "REQUEST_METHOD": "GET", "QUERY_STRING": "a=1&b=%20x", "SCRIPT_NAME": "/s",
     "PATH_INFO": "/more", "REMOTE_ADDR": "127.0.0.1", "HTTP_HOST": "localhost", "HTTP_X_TWO_LINES": "one\ntwo",
 }
 ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: the gateway is one
-VARIABLES = ["variable=GATEWAY_INTERFACE=CGI/1.1", "variable=SERVER_SOFTWARE=gatecrew"]
 
 
 def communicate(process, stdin, outputs, body):
@@ -103,7 +102,7 @@ class Zygote:
             [*command(self.script), "-I%s" % FILES, "-MGatecrewWarm", self.script], stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log,
             env={"LD_BIND_NOW": "1", **COMMON}, cwd=os.path.dirname(self.script), preexec_fn=prepare, pass_fds=[3])
         os.close(high)
-        settings = ["start", "spares=0", "preload=stdlib", *VARIABLES]
+        settings = ["start", "spares=0", "preload=stdlib"]
         if clone and CLONE:
             settings.append("clone=%d" % CLONE)
         try:
