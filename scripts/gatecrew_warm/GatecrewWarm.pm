@@ -84,7 +84,7 @@ my $begin = sub {
 };
 
 # What the compilation has left for the children.
-my (@read, @written, @handled, @files, $cleared, $said, $alarm, $switches, $thread, $errno);
+my (@read, @written, @handled, @files, @watch, $cleared, $said, $alarm, $switches, $thread, $errno);
 
 # compiled is what there is to do after that.
 my $compiled = sub {
@@ -108,9 +108,14 @@ my $compiled = sub {
     %ENV = ();
     $ending->{never} = $ending->{prepare}->($kernel, @{$state->{core}});
 
-    $memory->{settle}->();
+    @watch = map {"watch=$_"} @{$state->{watch}};
+};
+
+# ready is what there is to do last, when nothing of it is left to be freed.
+my $ready = sub {
+    $memory->{settle}->($kernel->{madvise}, $compilation->{read});
     $ending->{count}->() if !$ending->{never};
-    $say->('ready', map {"watch=$_"} @{$state->{watch}});
+    $say->('ready', @watch);
 };
 
 # fork_twice forks a child that becomes the gateway's. It returns undef, and
@@ -220,8 +225,9 @@ my $serve = sub {
 my @held;
 INIT {
     my $here = \@held;
-    @held = ($compiled, $serve, sub { $here });
+    @held = ($compiled, $ready, $serve, sub { $here });
     $compiled->();
+    $ready->();
     $serve->();
 }
 
