@@ -108,11 +108,12 @@ my $compiled = sub {
     %ENV = ();
     $ending->{never} = $ending->{prepare}->($kernel, @{$state->{core}});
 
-    @watch = map {"watch=$_"} @{$state->{watch}};
+    @watch = map { my $kind = $_; map {"$kind=$_"} @{$state->{$kind}} } qw(watch shadow name);
 };
 
 # ready is what there is to do last, when nothing of it is left to be freed.
 my $ready = sub {
+    local $SIG{__WARN__} = sub { } if $^W;    # for -W
     $memory->{settle}->($kernel->{madvise}, $compilation->{read});
     $ending->{count}->() if !$ending->{never};
     $say->('ready', @watch);

@@ -57,6 +57,23 @@ my $kept = sub {
     return { path => "/proc/self/fd/$fd\0", position => 0 + $position, fd => 0 + $fd, name => $name };    # numbers, for syscall
 };
 
+# shadows returns folders, and names that a module in one of them would need to
+# be loaded before one that is: the first words of the modules' names, but for
+# those that the folders have.
+my $shadows = sub {
+    my (@folders, %names);
+    for my $folder (grep { !ref } @INC) {
+        last if grep { $_ eq $folder } @core;
+        push @folders, $absolute->($folder);
+    }
+    for (keys %INC) { $names{$1} = 1 if m{^(\w+)[./]} }
+    for my $folder (@folders) {
+        opendir my $list, $folder or next;
+        for (readdir $list) { delete $names{$1} if /^(\w+)/ }
+    }
+    return \@folders, [sort keys %names];
+};
+
 return (
     read => $read,
 
@@ -97,6 +114,8 @@ return (
     #   switches  whether perl was started with -s
     #   watch     the files that were read, but for what comes with perl
     #   core      the folders of what comes with perl
+    #   shadow    the folders where modules are looked for before that
+    #   name      what may not appear there: in its place something else is loaded
     end => sub {
         my $alarm = alarm 0;
         my ($moved) = grep { $identity->($_) ne $made{$_} } 0 .. 2;
@@ -125,9 +144,10 @@ return (
             my $path = $absolute->($file);
             $watch{$path} = 1 if !grep { index($path, "$_/") == 0 } @core;
         }
+        my ($folders, $names) = $shadows->();
         return {
             said => $err, alarm => $alarm, files => \@files, switches => $switches,
-            watch => [sort keys %watch], core => \@core,
+            watch => [sort keys %watch], core => \@core, shadow => $folders, name => $names,
         };
     },
 
