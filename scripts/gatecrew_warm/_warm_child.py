@@ -19,9 +19,12 @@ import _weakref
 
 from _warm_modules import standard
 
-_PACKET = 65536
+from posix import _exit, close as _close, closerange as _closerange, dup2 as _dup2, environ as _environ, getpid as _getpid
+from posix import getppid as _getppid, open as _open, pwrite as _pwrite, setpgid as _setpgid, write as _write
+
+_fsdecode = os.fsdecode
 _DESCRIPTORS = 3
-_ROOM = _socket.CMSG_SPACE(_DESCRIPTORS * 4)
+_ROOM, _CLOEXEC = _socket.CMSG_SPACE(_DESCRIPTORS * 4), int(_socket.MSG_CMSG_CLOEXEC)
 
 # Through these a script may use what the C library does at exit.
 _NEEDS_EXIT = {"_ctypes", "_curses", "_tkinter"}
@@ -33,14 +36,18 @@ _BOTTOM = compile("run(code, names)", "sys", "eval")
 class Child:
     """What a child needs to know; the zygote has made it before."""
 
-    def __init__(self, sock, clone, script, code, main, learner):
+    def __init__(self, sock, system, script, code, main, learner):
         self.args = None
         self._sock = sock
-        self._clone = clone
+        self._fork = system.fork
+        self._die_with_parent = system.die_with_parent
+        self._set_environment = system.set_environment
         self._script = script
         self._code = code
         self._main = main
         self.learner = learner
+        self._buffers = [bytearray(65536)]
+        self._view = memoryview(self._buffers[0])
         self._gateway = os.getppid()
         self._last = next(reversed(list(sys.modules)))  # what is imported comes after it
         self._exact = not _NEEDS_EXIT.isdisjoint(sys.modules)
@@ -51,78 +58,117 @@ class Child:
         """Forks. Returns 0 in the child when it has got a request, whose arguments
         are in args; it ends without one. Returns its process id or -errno in the
         zygote. write is where a child writes t for a request, x for none."""
-        pid = self._clone.fork()
+        pid = self._fork()
         if pid == 0:
-            self._take(write)
+            descriptors = self._take(self._sock, write)
+            self._sock.detach()
+            _closerange(3, max(descriptors) + 8)
         return pid
 
-    def _take(self, write):
+    def _take(self, sock, write):
+        """Waits for a request and becomes its process. Returns the descriptors that
+        came with it."""
         try:
-            packet, ancillary, _, _ = self._sock.recvmsg(_PACKET, _ROOM, _socket.MSG_CMSG_CLOEXEC)
+            size, ancillary, _, _ = sock.recvmsg_into(self._buffers, _ROOM, _CLOEXEC)
         except OSError:
-            posix.write(write, b"x")
-            posix._exit(0)
-        if not packet:
-            posix._exit(0)  # the end of the stream
-        posix.write(write, b"t")
-        fields = packet.split(b"\0")
+            _write(write, b"x")
+            _exit(0)
+        if not size:
+            _exit(0)  # the end of the stream
+        _write(write, b"t")
+        fields = bytes(self._view[:size]).split(b"\0")
         try:
             descriptors = memoryview(ancillary[0][2]).cast("i").tolist()
-            for number in range(_DESCRIPTORS):
-                posix.dup2(descriptors[number], number)
-            posix.setpgid(0, 0)
-            self._clone.die_with_parent()
-            if posix.getppid() != self._gateway:
-                posix._exit(1)
+            _dup2(descriptors[0], 0)
+            _dup2(descriptors[1], 1)
+            _dup2(descriptors[2], 2)
+            _setpgid(0, 0)
+            self._die_with_parent()
+            if _getppid() != self._gateway:
+                _exit(1)
             end = 3 + int(fields[2])
             self.args = fields[3:end]
-            self._set_environment(fields[end::2], fields[end + 1 :: 2])
+            names, values = fields[end::2], fields[end + 1 :: 2]
+            # os.environ has the same dictionary. The zygote has emptied it.
+            _environ.update(zip(names, values))
+            self._set_environment(list(map(b"=".join, zip(names, values))))
+            if self._mark is not None and names:
+                self._write_mark(names[-1], values[-1])
         except BaseException as exc:
-            self._sock.send(b"failed\0%b\0%b" % (fields[1], os.fsencode(repr(exc))))
-            posix._exit(1)
+            sock.send(b"failed\0%b\0%b" % (fields[1], os.fsencode(repr(exc))))
+            _exit(1)
         try:
-            self._sock.send(b"started\0%b\0%d" % (fields[1], posix.getpid()))
+            sock.send(b"started\0%b\0%d" % (fields[1], _getpid()))
         except OSError:
-            posix._exit(1)  # the gateway is gone
-        self._sock.detach()
-        posix.closerange(3, max(descriptors) + 8)
+            _exit(1)  # the gateway is gone
+        return descriptors
 
-    def _set_environment(self, names, values):
-        # os.environ has the same dictionary. The zygote has emptied it.
-        posix.environ.update(zip(names, values))
-        any(map(posix.putenv, names, values))
-        if self._mark is not None and names:
-            address, size = self._mark
-            if names[-1] == b"GATECREW_INSTANCE" and len(values[-1]) == size:
-                try:
-                    fd = posix.open("/proc/self/mem", os.O_WRONLY)
-                    posix.pwrite(fd, values[-1], address)
-                    posix.close(fd)
-                except OSError:
-                    pass
+    def _write_mark(self, name, value):
+        address, size = self._mark
+        if name == b"GATECREW_INSTANCE" and len(value) == size:
+            try:
+                fd = _open("/proc/self/mem", 1)
+                _pwrite(fd, value, address)
+                _close(fd)
+            except OSError:
+                pass
 
     def _rehearse(self):
-        """Does what each child will do: what that changes in the interpreter, as it
-        learns which types and functions meet, is then changed in no child."""
-        pairs = [b"NAME_%d\0%0*d" % (n, 2 * n, n) for n in range(48)]
-        packet = b"\0".join([b"run", b"1", b"1", b"script", *pairs])
-        mark, self._mark = self._mark, None
-        _clear_environment()
-        for _ in range(32):
-            bytes(_PACKET)
-            fields = packet.split(b"\0")
-            memoryview(bytes(12)).cast("i").tolist()
-            self._set_environment(fields[4::2], fields[5::2])
-            _clear_environment()
-            _flushed()
+        """Does what each child will do, with a request to nobody: what that changes
+        in the interpreter, as it learns which types and functions meet, is then
+        changed in no child."""
+        ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        null = os.open(os.devnull, os.O_RDWR)
+        own = [os.dup(fd) for fd in range(_DESCRIPTORS)]
+        rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, b"".join(fd.to_bytes(4, sys.byteorder) for fd in own))]
+        packet = b"\0".join([b"run", b"1", b"1", os.fsencode(self._script)])
+        for n in range(32):
+            packet += b"\0NAME_%d\0%0*d" % (n, 2 * n, n)
+        if self._mark is not None:
+            packet += b"\0GATECREW_INSTANCE\0" + posix.environ.get(b"GATECREW_INSTANCE", b"")
+        modules = dict(sys.modules)
+        code, main, argv = self._code, sys.modules["__main__"], sys.argv
+        empty = compile("pass", self._script, "exec")
+        orig = list(getattr(sys, "orig_argv", ()))
+        for _ in range(40):
+            posix.environ.clear()
+            ours.sendmsg([packet], rights)
+            for fd in self._take(theirs, null):
+                os.close(fd)
+            ours.recv(256)
+            self._code = empty
+            stage = type(main)("__main__")
+            stage.__dict__.update(self._main.__dict__)
+            stage, self._main = self._main, stage
+            self._run(self.args)
+            self._main = stage
             _only_python(_imported(self._last))
-        self._mark = mark
+            _flushed()
+            _release(())
+            sys.modules["__main__"] = main
+        posix.environ.clear()
+        self._code, sys.argv = code, argv
+        sys.modules.clear()  # for their order
+        sys.modules.update(modules)
+        if orig:
+            sys.orig_argv[:] = orig
+        for fd in own + [null]:
+            os.close(fd)
+        ours.close()
+        theirs.close()
 
     def run(self, args):
         """Runs the script and ends the process."""
-        sys.argv = [os.fsdecode(arg) for arg in args]
+        status = self._run(args)
+        if self.learner is not None:
+            self.learner.tell()
+        self._end(status)
+
+    def _run(self, args):
+        """Runs the script and returns the exit status, or a signal below 0."""
+        sys.argv = argv = list(map(_fsdecode, args))
         if hasattr(sys, "orig_argv"):
-            sys.orig_argv[-2:] = sys.argv
+            sys.orig_argv[-2:] = argv
         _renew()
         main = sys.modules["__main__"] = self._main
         code, self._main, self._code = self._code, None, None
@@ -135,18 +181,14 @@ class Child:
         except BaseException as exc:
             caught = exc
         # Not while the exception is being handled, which a hook would see.
-        status = 0
+        if caught is None:
+            return 0
         if isinstance(caught, SystemExit):
-            status = _exit_status(caught.code)
-        elif caught is not None:
-            tb = caught.__traceback__
-            for _ in range(2):  # the frames below the script's
-                tb = tb and tb.tb_next
-            status = _show(caught, tb)
-        del main, code, caught
-        if self.learner is not None:
-            self.learner.tell()
-        self._end(status)
+            return _exit_status(caught.code)
+        tb = caught.__traceback__
+        for _ in range(2):  # the frames below the script's
+            tb = tb and tb.tb_next
+        return _show(caught, tb)
 
     def _end(self, status):
         """Ends the process with an exit status, or by the signal -status."""
@@ -155,18 +197,12 @@ class Child:
         if quick and _only_python(names) and _flushed():
             _release(names)
             if _flushed() and status >= 0:
-                posix._exit(status)
+                _exit(status)
         if status < 0:
             _signal.signal(-status, _signal.SIG_DFL)
             os.kill(os.getpid(), -status)
         # The interpreter does it all; a failure has an exit status of its own.
         sys.exit(status)
-
-
-def _clear_environment():
-    for name in list(posix.environ):
-        posix.unsetenv(name)
-        del posix.environ[name]
 
 
 def _mark_address():
@@ -275,7 +311,8 @@ def _imported(last):
     for name in reversed(sys.modules if sys.version_info >= (3, 8) else list(sys.modules)):
         if name == last:
             break
-        names.append(name)
+        if name != "__main__":
+            names.append(name)
     return names
 
 
@@ -293,11 +330,11 @@ def _release(names):
     """Releases the script's objects, so that their finalizers run and what files
     have in their buffers is written, as finalize_modules does."""
     for name in ("last_type", "last_value", "last_traceback", "last_exc"):
-        if hasattr(sys, name):
+        if name in sys.__dict__:
             setattr(sys, name, None)
     sys.stdin, sys.stdout, sys.stderr = sys.__stdin__, sys.__stdout__, sys.__stderr__
     own = []
-    for name in names + ["__main__"]:
+    for name in [*names, "__main__"]:
         module = sys.modules.get(name)
         file = getattr(module, "__file__", None)
         if isinstance(module, type(sys)) and file and (name == "__main__" or not standard(file)):

@@ -60,9 +60,9 @@ class Zygote:
                 self._settings[name] = value
         _check_interpreter()
         try:
-            from _warm_clone import Clone
+            from _warm_system import System, share_programs
 
-            clone = Clone(int(self._settings.get("clone", "0")))
+            system = System(int(self._settings.get("clone", "0")), _PACKET)
         except (ImportError, OSError, AttributeError, ValueError) as exc:
             raise Refused("its interpreter can't clone processes: %s" % exc)
         if not sys.flags.isolated and not getattr(sys.flags, "safe_path", False):
@@ -79,7 +79,8 @@ class Zygote:
         main = self._main()
         for name in [name for name in sys.modules if name not in _base and name not in loaded]:
             del sys.modules[name]
-        self._child = _warm_child.Child(self._sock, clone, self._script, code, main, self._learner)
+        self._child = _warm_child.Child(self._sock, system, self._script, code, main, self._learner)
+        share_programs()
         # Collections in the children would write to, and so copy, every object
         # that was made so far.
         gc.collect()
