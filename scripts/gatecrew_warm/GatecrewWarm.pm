@@ -93,8 +93,9 @@ my $compiled = sub {
     my $state = $compilation->{end}->();
     $refuse->($state->{reason}) if $state->{reason};
     $refuse->('its BEGIN blocks or its modules look at the whole of %ENV') if $seen->{walked};
-    my ($request) = grep { /^(?:(?:HTTP|REMOTE|REQUEST)_.*|CONTENT_LENGTH|CONTENT_TYPE|QUERY_STRING|PATH_INFO|PATH_TRANSLATED|AUTH_TYPE)$/ }
-        sort keys %{$seen->{read}};
+    # What each request has of its own. (HTTP_PROXY isn't passed on.)
+    my ($request) = grep { !defined $seen->{read}{$_} }
+        grep { /^(?:(?:HTTP|REMOTE|REQUEST|SERVER|CONTENT|PATH)_.*|QUERY_STRING|AUTH_TYPE|HTTPS)$/ && $_ ne 'HTTP_PROXY' } sort keys %{$seen->{read}};
     $refuse->("its BEGIN blocks or its modules look at \$ENV{$request}") if defined $request;
     @read    = %{$seen->{read}};
     @written = %{$seen->{written}};

@@ -234,6 +234,7 @@ eval { system 'true' }; print $@; delete @ENV{qw(IFS CDPATH ENV BASH_ENV)}; $ENV
 eval { open my $f, '>', $ENV{QUERY_STRING} }; print $@;
 """,
     "-T with a path of BEGIN": "#!/usr/bin/perl -wT\nuse strict; BEGIN { $ENV{PATH} = '/usr/local/bin:/usr/bin:/bin'; delete @ENV{qw(IFS CDPATH ENV BASH_ENV)} }\nprint `echo $$ | wc -l`; print 'x';",
+    "-T with modules": "#!/usr/bin/perl -T\nuse lib '.'; use Own; use CGI; use POSIX; print Own::name(), CGI->new->param('a'), qq(@INC);",
     "-t": "#!/usr/bin/perl -t\nprint ${^TAINT}; system 'true'; print `echo x`;",
     "-U": "#!/usr/bin/perl -U\nprint 'x';",
     "-l -0": "#!/usr/bin/perl -l -0\nprint for 'a', 'b'; print ord $/;",
