@@ -41,8 +41,9 @@ type Script struct {
 const (
 	// warmIdle is how long a script that nobody asks for is kept warm.
 	warmIdle = 5 * time.Minute
-	// warmStart is how long a zygote may take to get ready.
-	warmStart = 10 * time.Second
+	// warmStart is how long a zygote may take to get ready. Meanwhile nobody
+	// waits for it.
+	warmStart = 30 * time.Second
 	// warmPause is how long a script is served cold after its zygote has failed;
 	// twice as long each time, up to warmPauseMax.
 	warmPause    = time.Second

@@ -180,7 +180,7 @@ def _unfit(names, bad):
         except BaseException:
             fine = False
         new = set(sys.modules) - before
-        if not fine or not new.isdisjoint(bad) or not new.isdisjoint(found):
+        if not fine or any(other in bad or other in found or other.partition(".")[0] in _NEVER for other in new):
             found.append(name)
     return found
 

@@ -23,6 +23,11 @@ import _socket
 import _warm_child
 import _warm_modules
 
+try:
+    from _warm_system import System, share_programs
+except ImportError as exc:  # an interpreter without ctypes
+    System, _missing = None, str(exc)
+
 del sys.path[0]
 
 _PACKET = 65536
@@ -59,11 +64,11 @@ class Zygote:
             else:
                 self._settings[name] = value
         _check_interpreter()
+        if System is None:
+            raise Refused("its interpreter can't clone processes: " + _missing)
         try:
-            from _warm_system import System, share_programs
-
             system = System(int(self._settings.get("clone", "0")), _PACKET)
-        except (ImportError, OSError, AttributeError, ValueError) as exc:
+        except (OSError, AttributeError, ValueError) as exc:
             raise Refused("its interpreter can't clone processes: %s" % exc)
         if not sys.flags.isolated and not getattr(sys.flags, "safe_path", False):
             sys.path[0] = os.path.dirname(os.path.realpath(self._script)) or "/"
