@@ -10,6 +10,8 @@
 //	gatecrew_worker/_speed.*      the optional C extension, where it was built, and its source
 //	gatecrew_warm/zygote.py       PYTHON D/gatecrew_warm/zygote.py SCRIPT, see procpool/WARM.md
 //	gatecrew_warm/_warm_*.py      its modules
+//	gatecrew_warm/GatecrewWarm.pm PERL -ID/gatecrew_warm -MGatecrewWarm SCRIPT
+//	gatecrew_warm/warm_*.pl       its parts
 //
 // It is extracted to a private directory D, with these names; nothing else
 // needs to be there. Tests and byte code are not part of it.
@@ -26,5 +28,5 @@ var Worker embed.FS
 
 // Warm holds the files of gatecrew_warm.
 //
-//go:embed gatecrew_warm/*.p[ym]
+//go:embed gatecrew_warm/*.p[lmy]
 var Warm embed.FS
