@@ -46,7 +46,9 @@
 //   - stats is what is known of a pool.
 //
 // Beside the pools there are processes for one request each (oneshot,
-// process_linux, limiter) and programs that run as long as the gateway (program,
+// process_linux, limiter), which may be forked from one that has the script loaded
+// (warm, warmzygote_linux, warmfiles_linux, warmwire; WARM.md has what is spoken
+// with it), and programs that run as long as the gateway (program,
 // programs, programs_supervise, program_linux). clock is time as the tests have it.
 //
 // # For a main program
