@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"runtime"
 	"strconv"
 	"strings"
 
@@ -17,8 +18,11 @@ const maxWarmPacket = 64 << 10
 
 // appendStart makes the packet that a zygote gets first.
 func appendStart(b []byte, spares int, preload string, modules []string) []byte {
-	b = append(b, "start\x00clone="...)
-	b = strconv.AppendInt(b, unix.SYS_CLONE, 10)
+	b = append(b, "start"...)
+	if runtime.GOARCH != "s390x" { // where the arguments are in another order
+		b = append(b, "\x00clone="...)
+		b = strconv.AppendInt(b, unix.SYS_CLONE, 10)
+	}
 	b = append(b, "\x00spares="...)
 	b = strconv.AppendInt(b, int64(spares), 10)
 	b = append(append(b, "\x00preload="...), preload...)
