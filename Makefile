@@ -41,7 +41,7 @@ test: setup lint $(EXTENSION) ## everything a change must pass; under 15 minutes
 	C_EXTENSION=off PYTHONPATH=scripts python3 -m unittest discover -s scripts/tests
 	C_EXTENSION=require PYTHONPATH=scripts python3 -m unittest discover -s scripts/tests
 
-fuzz: ## run every fuzz function for FUZZTIME=30s each
+fuzz: ## run every fuzz function for FUZZTIME=30s each, and the C extension against its reference
 	@set -e; for pkg in $$(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./...); do \
 		listed=$$(go test -list '^Fuzz' $$pkg); \
 		for name in $$(echo "$$listed" | grep '^Fuzz' || true); do \
@@ -49,6 +49,7 @@ fuzz: ## run every fuzz function for FUZZTIME=30s each
 			go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) $$pkg; \
 		done; \
 	done
+	scripts/fuzz-extension.sh
 
 soak: setup ## the long runs: the same tests with SOAK=1
 	SOAK=1 go test -race -count=1 -p 1 -timeout 6h ./...
