@@ -1,7 +1,7 @@
 """CPU and wall time per request of a worker's loop: python3 bench_loop.py [THREADS|asyncio|uvloop].
 
-C_EXTENSION=off is pure Python. APP is an ASGI application, MODULE:NAME, in
-place of the smallest. MESSAGES=1 has messages of WebSockets echoed in place of
+C_EXTENSION=off is pure Python. APP is an application, MODULE:NAME, in place of
+the smallest. MESSAGES=1 has messages of WebSockets echoed in place of
 requests. COUNT is how many, and DEPTH how many of them are sent at once;
 PROFILE=1 adds where the time goes. The other end is in the same process's
 child, and as plain as can be, so that the figure is the worker's own. Not a
@@ -108,9 +108,10 @@ def runner(kind, sock):
     if kind.isdigit():
         from gatecrew_worker import _wsgi
 
+        chosen = load(os.environ["APP"], "wsgi")[0] if "APP" in os.environ else app
         loop_type, handler_type = _wsgi.types(SPEED)
         loop = loop_type(sock, int(kind), 1000)
-        return lambda: loop.run(handler_type(app, loop))
+        return lambda: loop.run(handler_type(chosen, loop))
     from gatecrew_worker import _asgi
 
     make_loop, make_handler = _asgi.Loop, _asgi.Handler
