@@ -112,8 +112,12 @@ class Loop:
                 self._read(socket.MSG_DONTWAIT)
                 if len(self._ready) == before:
                     break
-            while self._ready:
-                connection.give_back(self._ready.pop())
+            while True:
+                try:
+                    request = self._ready.pop()
+                except IndexError:  # also when the C extension, which takes no lock for it, was quicker
+                    break
+                connection.give_back(request)
             reply, connection.reply = connection.reply, b""
             if reply:
                 self._send(reply)
