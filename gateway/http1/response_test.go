@@ -193,7 +193,7 @@ func exchange(t testing.TB, addr net.Addr, method, path string) [2]received {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(2 * time.Minute))
 	fmt.Fprintf(c, "%s %s HTTP/1.1\r\nHost: h\r\n\r\nGET /end HTTP/1.1\r\nHost: h\r\n\r\n", method, path)
 	r := bufio.NewReader(c)
 	return [2]received{receive(r, method), receive(r, "GET")}
