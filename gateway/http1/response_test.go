@@ -178,7 +178,6 @@ type received struct {
 	interim int // how many came before it
 	status  int
 	header  http.Header // but for its framing and its Date
-	sized   string      // the Content-Length that the handler gave
 	body    []byte
 	broken  bool // it did not end as it said, or there was none
 	trailer http.Header
