@@ -155,7 +155,7 @@ func (c *client) ask(method string) (g got) {
 		}
 		c.r = bufio.NewReader(c.conn)
 	}
-	_ = c.conn.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = c.conn.SetDeadline(time.Now().Add(2 * time.Minute))
 	fmt.Fprintf(c.conn, "%s /a HTTP/1.1\r\nHost: h\r\n\r\n", method)
 	request := &http.Request{Method: method}
 	for g.status < 200 {

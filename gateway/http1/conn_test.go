@@ -24,7 +24,7 @@ import (
 	"gatecrew/protocol/cgi"
 )
 
-const patience = 20 * time.Second // of a test, with what must happen
+const patience = time.Minute // of a test, with what must happen
 
 func dial(t testing.TB, addr net.Addr) net.Conn {
 	t.Helper()

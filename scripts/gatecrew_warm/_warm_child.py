@@ -5,7 +5,6 @@ A page that is written to is copied, and a reference to an object is a write. So
 what a child does is little, it is done in C where it can be, and it is rehearsed.
 """
 
-import atexit
 import gc
 import os
 import posix
@@ -15,7 +14,6 @@ import _io
 import _signal
 import _socket
 import _thread
-import _weakref
 
 from _warm_modules import standard
 
@@ -170,7 +168,10 @@ class Child:
         if hasattr(sys, "orig_argv"):
             sys.orig_argv[-2:] = argv
         _renew()
-        main = sys.modules["__main__"] = self._main
+        # Made here: the collector never takes what was there before the fork.
+        main = sys.modules["__main__"] = type(sys)("__main__")
+        main.__dict__.clear()
+        main.__dict__.update(self._main.__dict__)
         code, self._main, self._code = self._code, None, None
         caught = None
         try:
@@ -287,10 +288,13 @@ def _at_exit():
             threading._shutdown()
         except BaseException:
             sys.__excepthook__(*sys.exc_info())
-    try:
-        atexit._run_exitfuncs()
-    except BaseException:
-        pass  # it has been shown
+    # Not the zygote's: before Python 3.10 each copy of the module has its own.
+    atexit = sys.modules.get("atexit")
+    if atexit is not None:
+        try:
+            atexit._run_exitfuncs()
+        except BaseException:
+            pass  # it has been shown
     return _thread._count() == 0
 
 
@@ -338,17 +342,20 @@ def _release(names):
         module = sys.modules.get(name)
         file = getattr(module, "__file__", None)
         if isinstance(module, type(sys)) and file and (name == "__main__" or not standard(file)):
-            own.append(_weakref.ref(module))
+            own.append(module.__dict__)
             del sys.modules[name]
     module = None
+    # Before the collector may end a file that a text is still to be written to.
+    _flush_files()
     gc.collect()
-    for reference in own:
-        module = reference()
-        if module is not None:
-            _clear(module.__dict__)
-            module = None
+    for namespace in own:
+        _clear(namespace)
+    own = namespace = None
     gc.collect()
-    # What is still open is held by a module that stays.
+    _flush_files()  # what is still open is held by a module that stays
+
+
+def _flush_files():
     for kind in (_io.TextIOWrapper, _io._BufferedIOBase):
         for thing in gc.get_objects():
             if issubclass(type(thing), kind):
