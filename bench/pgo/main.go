@@ -40,7 +40,7 @@ func run() error {
 	if err := procpool.BecomeReaper(); err != nil {
 		return err
 	}
-	defer tuning.Start(zap.NewNop())() // as the command does
+	defer tuning.Start(zap.NewNop(), cfg.ForksForRequests())() // as the command does
 	g, err := gateway.New(cfg, gateway.Options{Log: zap.NewNop(), Version: "profile", Ready: os.Stdout, FailFast: true})
 	if err != nil {
 		return err

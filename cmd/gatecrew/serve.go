@@ -33,7 +33,7 @@ var runGateway = func(cfg *config.Config, o options) error {
 	if o.understood != "" {
 		log.Info("serving " + o.understood)
 	}
-	defer tuning.Start(log)()
+	defer tuning.Start(log, cfg.ForksForRequests())()
 	if err := procpool.BecomeReaper(); err != nil {
 		log.Warn("processes that scripts leave behind can't be collected", zap.Error(err))
 	}

@@ -50,6 +50,19 @@ type Config struct {
 	origins map[string]position // where each value stood, by path
 }
 
+// ForksForRequests reports whether a process is started for each request of some
+// route.
+func (c *Config) ForksForRequests() bool {
+	for _, s := range c.Sites {
+		for _, r := range s.Routes {
+			if r.Socket != nil || r.CGI != nil && !r.CGI.Warm {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // Log says what is written about the gateway and about requests. The gateway's
 // own log goes to standard error.
 type Log struct {

@@ -17,12 +17,14 @@ import (
 // lives for one request: collecting it less often costs little memory.
 const gcPercent = 200
 
-// Start tunes the runtime until stop is called.
-func Start(log *zap.Logger) (stop func()) {
+// Start tunes the runtime until stop is called. forks says that a process is
+// started for each request: one that is being started holds a processor of Go's
+// until it has become its program, and then all of them are of use.
+func Start(log *zap.Logger, forks bool) (stop func()) {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
-	if os.Getenv("GOMAXPROCS") != "" {
+	if forks || os.Getenv("GOMAXPROCS") != "" {
 		return func() {}
 	}
 	done := make(chan struct{})
