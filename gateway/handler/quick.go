@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"time"
 
+	"go.uber.org/zap"
+
 	"gatecrew/gateway/accesslog"
 	"gatecrew/gateway/backend"
 	"gatecrew/gateway/http1"
@@ -43,7 +45,8 @@ type quick struct {
 	route    *site.Route
 	begun    begun
 	answer   answer
-	notified func() // read
+	notified func() // readSafely
+	panicked bool   // read has
 	found    cgi.Answer
 	upstream string
 	out      []byte
@@ -57,7 +60,7 @@ const keptOut = 4 << 10
 // Quick makes the handler of a connection.
 func (h *Handler) Quick(c *http1.Conn) http1.Handler {
 	q := &quick{h: h, conn: c}
-	q.notified = q.read
+	q.notified = q.readSafely
 	return q
 }
 
@@ -100,6 +103,10 @@ func (q *quick) Answer(p *cgi.Plain, body []byte) (done bool) {
 
 // Resume implements http1.Handler.
 func (q *quick) Resume(_ *cgi.Plain, body []byte) {
+	if q.panicked {
+		q.panicked = false
+		panic(http.ErrAbortHandler)
+	}
 	if q.unsent == nil {
 		q.goOn(body, &q.begun)
 		return
@@ -166,6 +173,19 @@ func (q *quick) ask(p *cgi.Plain, body []byte) step {
 	}
 	q.read()
 	return later
+}
+
+// readSafely is read for a goroutine that others depend on. A panic there ends this
+// connection and no other.
+func (q *quick) readSafely() {
+	defer func() {
+		if failure := recover(); failure != nil {
+			q.h.Log.Error("panic while an answer was read", zap.Any("panic", failure), zap.Stack("stack"))
+			q.panicked = true
+			q.conn.Answered(false)
+		}
+	}()
+	q.read()
 }
 
 // read reads an answer that has come, and sends it if it is whole and needs nothing
