@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"gatecrew/protocol/cgi"
 )
 
 // pendingSize is how many bytes of a body wait for others before they are sent. A
@@ -83,16 +85,7 @@ func (w *response) WriteHeader(status int) {
 		w.status = 0
 	}
 	b := w.head[:0]
-	b = append(b, "HTTP/1.1 "...)
-	b = strconv.AppendInt(b, int64(status), 10)
-	b = append(b, ' ')
-	if text := http.StatusText(status); text != "" {
-		b = append(b, text...)
-	} else {
-		b = append(b, "status code "...)
-		b = strconv.AppendInt(b, int64(status), 10)
-	}
-	b = append(b, "\r\n"...)
+	b = cgi.AppendStatusLine(b, status)
 	if interim {
 		b = w.appendFields(b, false)
 		_, _ = w.conn.Write(append(b, "\r\n"...))

@@ -31,7 +31,7 @@ func AppendAnswer(dst, out []byte, date string) (response []byte, a Answer, ok b
 	if !ok || status < 200 || status == http.StatusNoContent || status == http.StatusNotModified {
 		return dst, a, false
 	}
-	b := appendStatusLine(dst, status)
+	b := AppendStatusLine(dst, status)
 	sized, typed, dated := false, false, false
 	for range fields {
 		end := bytes.IndexByte(head, '\n')
@@ -175,8 +175,9 @@ func parseLength(value []byte) (int, bool) {
 	return n, true
 }
 
-// appendStatusLine writes it as net/http does.
-func appendStatusLine(b []byte, status int) []byte {
+// AppendStatusLine appends the status line of an HTTP/1.1 response (RFC 9112,
+// section 4), as net/http writes it.
+func AppendStatusLine(b []byte, status int) []byte {
 	if status == http.StatusOK {
 		return append(b, "HTTP/1.1 200 OK\r\n"...)
 	}
