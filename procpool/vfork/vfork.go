@@ -36,9 +36,14 @@ type Program struct {
 	failed uintptr // the error number of what the child could not do
 }
 
-// cloneArgs is struct clone_args of clone3(2).
+// cloneArgs is struct clone_args of clone3(2). What has no name here is 0: pidfd,
+// child_tid and parent_tid; stack, stack_size, tls, set_tid and set_tid_size.
 type cloneArgs struct {
-	flags, pidfd, childTID, parentTID, exitSignal, stack, stackSize, tls, setTID, setTIDSize, cgroup uint64
+	flags      uint64
+	_          [3]uint64
+	exitSignal uint64
+	_          [5]uint64
+	cgroup     uint64
 }
 
 const (
