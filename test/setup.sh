@@ -19,6 +19,8 @@ packages() {
 	echo 'int main(void) { return 0; }' |
 		gcc -x c -o /dev/null - 2>/dev/null              || echo gcc libc6-dev
 	python3 -c 'import ensurepip, venv' 2>/dev/null      || echo python3-venv
+	[ -e "$(python3 -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" ] ||
+		echo python3-dev
 	perl -MJSON::PP -e 1 2>/dev/null                     || echo perl
 	perl -MCGI -e 1 2>/dev/null                          || echo libcgi-pm-perl
 	perl -MFCGI -e 1 2>/dev/null                         || echo libfcgi-perl
