@@ -192,7 +192,7 @@ func (q *quick) readSafely() {
 // but its bytes. It waits for nothing.
 func (q *quick) read() {
 	a := q.begun.answer
-	if a == nil || a.read(a.begun.fill) != io.EOF || a.file != nil || len(a.trailers) > 0 {
+	if a == nil || a.read(a.begun.fill) != io.EOF || a.file != nil || len(a.trailers) > 0 || q.conn.Last() {
 		q.conn.Answered(false)
 		return
 	}

@@ -165,6 +165,7 @@ func (c *Conn) guard(answer func()) {
 // has sent already, and what it sends meanwhile.
 func (c *Conn) answer(content []byte, rest int) {
 	c.turn.Store(elsewhere)
+	c.watch.interest.Store(false)
 	c.watch.begin()
 	done := true
 	c.guard(func() { done = c.handler.Answer(&c.request, content) })
@@ -440,6 +441,9 @@ func (c *Conn) closeLate(state int64) {
 // requests have been answered, and have cost nothing for it.
 type watch struct {
 	stage atomic.Int32
+	// interest is that somebody has asked since the request began, be it while
+	// serve itself was reading from the client: it holds until the request ends.
+	interest atomic.Bool
 
 	mu    sync.Mutex
 	ended chan struct{} // closed when nobody watches any more; nil when nobody began
@@ -454,10 +458,20 @@ const (
 	watched                // a goroutine reads from the client
 )
 
-func (w *watch) begin() { w.stage.Store(asked) }
+// begin begins to watch, when somebody wants to know or has wanted to since the
+// request began.
+func (w *watch) begin() {
+	w.stage.Store(asked)
+	if w.interest.Load() {
+		w.stage.CompareAndSwap(asked, wanted)
+	}
+}
 
 // want has the client watched. It may be called from any goroutine.
-func (w *watch) want() { w.stage.CompareAndSwap(asked, wanted) }
+func (w *watch) want() {
+	w.interest.Store(true)
+	w.stage.CompareAndSwap(asked, wanted)
+}
 
 // ticked is called by the server's clock.
 func (w *watch) ticked(nc net.Conn, gone func()) {
