@@ -439,6 +439,9 @@ class Loop:
         finally:
             if not part.begun and part in request.unsent:
                 request.unsent.remove(part)
+            # Its exception refers to this frame: what the application holds
+            # would wait for the collector of cycles, a generator for its end.
+            part.waiter = waiter = None
 
     def _write_unsent(self, request):
         """Sends what waits for credit, as far as there is some."""
