@@ -177,7 +177,7 @@ class Recall(unittest.TestCase):
         random_ = random.Random(1)
         for threads in (1, 4):
             with self.subTest(threads=threads), Worker("racing:raw", threads=threads, control=True) as worker:
-                left, done, given_back = 600, 0, 0
+                left, more, done, given_back = 600, 0, 0, 0
 
                 def begin(i):
                     worker.begin(i, path="/echo", stdin=b"%d" % i * random_.randrange(500))
@@ -206,12 +206,14 @@ class Recall(unittest.TestCase):
                         self.assertEqual((answer.protocol_status, answer.app_status, answer.errors), (0, 0, ""))
                         self.assertEqual(answer.body.replace(b"%d" % i, b""), b"")
                         done += 1
+                    if not left and not given_back and done < 6000:
+                        more, left = more + 100, 100  # on a busy machine a command may come late each time
                     if left or answer.protocol_status:
                         left -= not answer.protocol_status
                         again.append(i)
                     else:
                         open_ -= 1
-                self.assertEqual(done, 600)
+                self.assertEqual(done, 600 + more)
                 self.assertTrue(given_back)
 
 
