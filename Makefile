@@ -43,9 +43,7 @@ lint: ## gofmt, go vet, staticcheck
 # -count=1: Go's cache of test results can't know that a test ran the binary.
 test: setup lint $(EXTENSION) ## everything a change must pass; under 15 minutes on 2 cores
 	go test -race -count=1 -p $(JOBS) -timeout 20m ./...
-	C_EXTENSION=off PYTHONPATH=scripts python3 -m unittest discover -s scripts/tests
-	C_EXTENSION=require PYTHONPATH=scripts python3 -m unittest discover -s scripts/tests
-	PYTHONPATH=bench python3 -m unittest discover -s bench/tests
+	test/python.sh
 
 fuzz: ## run every fuzz function for FUZZTIME=30s each, and the C extension against its reference
 	@set -e; for pkg in $$(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./...); do \
