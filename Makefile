@@ -41,7 +41,7 @@ lint: ## gofmt, go vet, staticcheck
 	go tool staticcheck ./...
 
 # -count=1: Go's cache of test results can't know that a test ran the binary.
-test: setup lint $(EXTENSION) ## everything a change must pass; under 15 minutes on 2 cores
+test: setup lint $(EXTENSION) ## everything a change must pass; 20 minutes on 2 cores
 	go test -race -count=1 -p $(JOBS) -timeout 20m ./...
 	test/python.sh
 
