@@ -66,15 +66,15 @@ func (h *warmHost) result(t *testing.T, g *harness.Gateway, method, path, body s
 	// What a script says at its very end may come to the log after the answer.
 	var lines []string
 	settle := func() []string {
-		var lines []string
+		var lines, exit []string
 		for line := range strings.Lines(g.Stderr()[mark:]) {
 			if m := stderrLine.FindStringSubmatch(line); m != nil {
 				lines = append(lines, m[1])
 			} else if m := exitLine.FindString(line); m != "" {
-				lines = append(lines, m)
+				exit = append(exit, m) // comes when it comes
 			}
 		}
-		return lines
+		return append(lines, exit...)
 	}
 	for quiet, last := 0, -1; quiet < 8; time.Sleep(5 * time.Millisecond) {
 		if lines = settle(); len(lines) == last {
