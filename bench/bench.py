@@ -1,234 +1,194 @@
 #!/usr/bin/env python3
 """Side-by-side benchmark of HTTP servers on one machine.
 
-Runs every server of a suite in turn, several rounds interleaved, under the same load (wrk, one thread), and prints for each the
-median throughput, CPU microseconds per request summed over the server's whole process tree, latency percentiles and memory (PSS, MB).
-Absolute figures hold for one run on one machine only: compare rows of one table.
+Runs the rows of suites in turn, several rounds interleaved, each server alone and under the same load, and writes the medians with
+their ratios as tables, the rounds as JSON. A row is measured only when its server answers as it should; a round with an error
+or an answer of status 400 and above doesn't count. Figures hold for one machine only: compare rows of one table.
 
-A suite is a list of {"name", "port", "cmd", "path"?, "conns"?, "script"?, "beside"?, "sockets"?}; "beside" is {"path", "conns"} of a second
-load that runs all the while, of which the table tells the throughput and the percentiles apart. "sockets" makes the load one of WebSockets (wsload):
-"echo", "conns" of them exchange messages of 64 bytes, which are then what the table counts; or "idle", of which it tells the memory of each. In "cmd": @GATECREW@ (the binary), @APPS@, @STATIC@,
-@RUN@ (scratch), @CONF@ (rendered conf/*.in), @VENV@ (the peers' Python environment), @PHPFPM@, @USER@.
+README.md says how it measures, suite.py what a row is.
 """
 import argparse
-import getpass
-import glob
 import json
-import os
 import pathlib
-import platform
 import re
-import resource
+import shlex
+import shutil
 import signal
-import socket
 import subprocess
+import sys
 import tempfile
-import time
 
-HERE = pathlib.Path(__file__).resolve().parent
-ROOT = HERE.parent
-WSLOAD = ROOT / ".build" / "wsload"
-TICK = os.sysconf("SC_CLK_TCK")
+import compare
+import figures
+import goals
+import load
+import machine
+import report
+import run
+import server
+import suite
+
+ROOT = suite.ROOT
+PACKAGES = ["bjoern", "Django", "fastapi", "Flask", "granian", "gunicorn", "Hypercorn", "httptools", "pyvoy", "uvicorn", "uvloop", "uWSGI", "websockets", "wsproto"]
 
 
-def tree(pid):
-    pids = [pid]
+def arguments():
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument("suites", nargs="*", metavar="SUITE", help=f"of {' '.join(suite.names())}; all when none is named")
+    ap.add_argument("--rounds", type=int, default=5, help="how often each row is measured (5)")
+    ap.add_argument("--seconds", type=float, default=2, help="how long each time; wrk rounds to whole seconds (2)")
+    ap.add_argument("--only", action="append", default=[], metavar="ROW", help="a row by its whole name; may be said again")
+    ap.add_argument("--output", type=pathlib.Path, metavar="FILE", help="write the results there as JSON")
+    ap.add_argument("--publish", action="store_true", help="write RESULTS.md, results.json and the plots in docs/bench, if all suites ran")
+    ap.add_argument("--venv", type=pathlib.Path, default=ROOT / ".build" / "bench-venv", help="the peers' Python environment")
+    ap.add_argument("--gatecrew", type=pathlib.Path, default=ROOT / "bin" / "gatecrew")
+    ap.add_argument("--ports", type=int, default=9000, metavar="N", help="the servers listen on N+1 to N+302 (%(default)s)")
+    ap.add_argument("--lock", default=f"{tempfile.gettempdir()}/gatecrew-bench.lock", metavar="FILE", help="benches with the same file measure in turns (%(default)s)")
+    ap.add_argument("--gatecrew-only", action="store_true", help="leave out the peers")
+    other = ap.add_mutually_exclusive_group()
+    other.add_argument("--list", action="store_true", help="name all rows and leave")
+    other.add_argument("--show", metavar="ROW", help="say how to reproduce a row: command lines and configuration")
+    other.add_argument("--compare", nargs=2, type=pathlib.Path, metavar=("OLD", "NEW"), help="two files of results beside each other")
+    other.add_argument("--goals", type=pathlib.Path, metavar="RESULTS", help="which goals a file of results meets; exit status 1 when one is not")
+    other.add_argument("--report", type=pathlib.Path, metavar="RESULTS", help="write the tables of a file of results to standard output")
+    return ap.parse_args()
+
+
+def read(path):
+    """A file of results; ends the program where it is none."""
     try:
-        for task in os.listdir(f"/proc/{pid}/task"):
-            for child in open(f"/proc/{pid}/task/{task}/children").read().split():
-                pids += tree(int(child))
-    except OSError:
-        pass
-    return pids
+        results = json.loads(path.read_text())
+        results["suites"], results["machine"]
+        return results
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        sys.exit(f"{path} is no file of results: {error}")
 
 
-def cpu_seconds(pid):
-    total = 0
-    for p in tree(pid):
-        try:
-            fields = open(f"/proc/{p}/stat").read().rsplit(")", 1)[1].split()
-            total += sum(map(int, fields[11:15]))  # utime stime cutime cstime
-        except OSError:
-            pass
-    return total / TICK
+def show(name, names, args):
+    """Says how to reproduce a row: leaves the scratch folder behind, with everything that its commands need."""
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="bench-"))
+    places = suite.places(args.gatecrew, args.venv, folder, args.ports)
+    found = [row for each in names for row in suite.rows(each, places) if row["name"] == name]
+    if not found:
+        folder.rmdir()
+        sys.exit(f"there is no row {name!r}; bench.py --list names all")
+    suite.prepare(places)
+    print(f"# The applications and configurations were written to {folder}.")
+    for row in found:
+        print(f"\n# {row['suite']}: {row['name']}. The server, with no other variables than these:")
+        print(f"env -i {' '.join(f'{key}={value}' for key, value in server.ENVIRONMENT.items())} sh -c {shlex.quote(row['cmd'])}")
+        if row["load"] != "none":
+            print(f"# The load, once it answers:\n{' '.join(shlex.quote(str(word)) for word in load.command(row, args.seconds))}")
+        if "beside" in row:
+            print(f"# Beside it:\n{' '.join(map(str, load.wrk(load.target(row, row['beside']['path']), row['beside']['conns'], args.seconds)))}")
 
 
-def pss_mb(pid):
-    total = 0
-    for p in tree(pid):
-        try:
-            for line in open(f"/proc/{p}/smaps_rollup"):
-                if line.startswith("Pss:"):
-                    total += int(line.split()[1])
-        except OSError:
-            pass
-    return total / 1024
+def names_of(args):
+    """The suites that were asked for. Raises ValueError when there is no such suite."""
+    for name in args.suites:
+        suite.suite(name)
+    return args.suites or suite.names()
 
 
-def wait_port(port, up, seconds):
-    end = time.time() + seconds
-    while time.time() < end:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            if up:
-                return True
-        except OSError:
-            if not up:
-                return True
-        time.sleep(0.05)
-    return False
+def measured(args, names):
+    """Runs the suites; returns the results as they are written."""
+    if not args.gatecrew.exists():
+        sys.exit(f"there is no {args.gatecrew}: run make build, or name one with --gatecrew")
+    if not shutil.which("wrk"):
+        sys.exit("there is no wrk here: run bench/setup.sh")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to stop"))  # in order: no server stays
+    machine.raise_descriptors()
+    state = machine.state()
+    if state["busy"] > machine.BUSY:
+        run.progress(f"warning: others take {state['busy']:.0%} of the cores just now, load average {state['load_average']}; figures will be doubtful")
+    subprocess.run(["go", "build", "-o", load.WSLOAD, "./bench/wsload"], cwd=ROOT, check=True)
+    with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
+        places = suite.places(args.gatecrew, args.venv, pathlib.Path(scratch), args.ports)
+        suite.prepare(places)
+        results = {"format": compare.FORMAT, "began": report.now(), "revision": machine.revision(ROOT), "machine": machine.identity(), "system": machine.distribution(),
+                   "state": state, "versions": machine.versions(places, PACKAGES), "settings": {"rounds": args.rounds, "seconds": args.seconds}}
+        wanted = (lambda row: not args.only or row["name"] in args.only) if not args.gatecrew_only else (lambda row: "gatecrew" in row["short"])
+        results["suites"] = {}
+        for name, told in run.suites(names, places, args.rounds, args.seconds, wanted, args.lock):
+            results["suites"][name] = told
+            if args.output:  # after each suite, so that a run that is broken off leaves what it has
+                args.output.parent.mkdir(parents=True, exist_ok=True)
+                args.output.write_text(written(results))
+    return results
 
 
-def wrk(port, load, seconds):
-    cmd = ["wrk", "-t1", f"-c{load.get('conns', 64)}", f"-d{seconds}s", "--latency"]
-    if load.get("script"):
-        cmd += ["-s", load["script"]]
-    return subprocess.Popen(cmd + [f"http://127.0.0.1:{port}{load.get('path', '/')}"], stdout=subprocess.PIPE, text=True)
+def publish(results):
+    """Writes what is in the tree for everybody to read. Only all suites together replace it: a page is of one run."""
+    left = [name for name in suite.names() if name not in results["suites"]]
+    if left:
+        run.progress(f"RESULTS.md stays as it is: this run leaves out {', '.join(left)}")
+        return
+    here = suite.HERE
+    (here / "results.json").write_text(written(results))
+    plots = draw(here / "results.json")
+    (here / "RESULTS.md").write_text(report.whole(results, plots))
 
 
-def outcome(generator):
-    """What a wrk that has been started reports."""
-    out = generator.communicate()[0]
-    percentile = lambda p: re.search(rf"^\s+{p}%\s+(\S+)", out, re.M).group(1)
-    errors = re.search(r"(Socket errors.*|Non-2xx.*)", out)
-    return {"requests": int(re.search(r"(\d+) requests in", out).group(1)),
-            "rps": float(re.search(r"Requests/sec:\s+([\d.]+)", out).group(1)),
-            "p50": percentile(50), "p99": percentile(99), "err": errors.group(1) if errors else ""}
+def draw(path):
+    """Has the plots drawn by the Python that has matplotlib; returns their places by suite, none where it isn't installed."""
+    python, folder = ROOT / ".build" / "bench-venv" / "bin" / "python", ROOT / "docs" / "bench"
+    drawn = subprocess.run([python, suite.HERE / "plot.py", path, folder], stdout=subprocess.PIPE, text=True) if python.exists() else None
+    if drawn is None or drawn.returncode:
+        run.progress("no plots were drawn: run bench/setup.sh")
+        return {}
+    return {name: f"../docs/bench/{name}.svg" for name in drawn.stdout.split()}
 
 
-def wsload(port, load, conns, seconds):
-    """Starts the generator of WebSocket load; returns it when all connections are open."""
-    cmd = [str(WSLOAD), "-url", f"ws://127.0.0.1:{port}{load.get('path', '/')}", "-mode", load["sockets"], "-connections", str(conns), "-duration", f"{seconds}s"]
-    if load["sockets"] == "idle":
-        cmd += ["-offer", "permessage-deflate; client_max_window_bits"]  # as browsers do
-    generator = subprocess.Popen(cmd, stdout=subprocess.PIPE, text=True)
-    generator.stdout.readline()
-    return generator
+def written(results):
+    """Results as JSON with a line for each round, so that a difference can be read."""
+    text = json.dumps(results, ensure_ascii=False, indent=1)
+    return re.sub(r"\{[^{}\[\]]*\}", lambda flat: " ".join(flat.group(0).split()) if '"rps"' in flat.group(0) or '"start_ms"' in flat.group(0) else flat.group(0), text) + "\n"
 
 
-def wsload_outcome(generator):
-    """What a wsload that has been started reports, named as wrk's."""
-    got = json.loads(generator.communicate()[0])
-    milliseconds = lambda us: f"{us / 1000:.2f}ms"
-    return {"requests": got["messages"], "rps": got["messages_per_second"], "p50": milliseconds(got["p50_us"]), "p99": milliseconds(got["p99_us"]),
-            "err": ", ".join(f"{n} x {what}" for what, n in got["errors"].items()), "open": got["connections"]}
-
-
-def measure_sockets(entry, pid, seconds):
-    port, conns = entry["port"], entry["conns"]
-    wsload_outcome(wsload(port, entry, 50, 1))  # what is loaded and made once
-    memory = pss_mb(pid)
-    before, generator = cpu_seconds(pid), wsload(port, entry, conns, seconds)
-    if entry["sockets"] == "echo":
-        before = cpu_seconds(pid)  # without the handshakes
-    time.sleep(min(1, seconds / 2))
-    loaded = pss_mb(pid)
-    got = wsload_outcome(generator)
-    if entry["sockets"] == "idle":
-        got["requests"] = got["open"]  # the CPU time is that of a handshake, one message and its ping
-        got["each"] = (loaded - memory) * 1024 / max(got["open"], 1)
-    return {**got, "us": (cpu_seconds(pid) - before) / max(got["requests"], 1) * 1e6, "pss": loaded, "beside": None}
-
-
-def measure(entry, cmd, seconds, run):
-    log = open(run / (re.sub(r"\W+", "-", entry["name"]) + ".log"), "w")
-    server = subprocess.Popen(cmd, shell=True, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
-    port, beside = entry["port"], entry.get("beside")
+def compared(old, new):
     try:
-        if not wait_port(port, True, 20):
-            return None
-        time.sleep(1)
-        if "sockets" in entry:
-            return measure_sockets(entry, server.pid, seconds)
-        wrk(port, entry, 1).communicate()
-        before = cpu_seconds(server.pid)
-        generators = [wrk(port, load, seconds) for load in [entry] + ([beside] if beside else [])]
-        got, *others = [outcome(g) for g in generators]
-        used, memory = cpu_seconds(server.pid) - before, pss_mb(server.pid)
-        requests = got["requests"] + sum(o["requests"] for o in others)
-        return {**got, "us": used / max(requests, 1) * 1e6, "pss": memory, "beside": others[0] if others else None}
-    finally:
-        for sig in (signal.SIGTERM, signal.SIGKILL):
-            try:
-                os.killpg(server.pid, sig)
-            except ProcessLookupError:
-                break
-            try:
-                server.wait(5)
-            except subprocess.TimeoutExpired:
-                continue
-            if wait_port(port, False, 3):
-                break
+        lines = list(compare.rows(old, new))
+    except compare.Incomparable as reason:
+        sys.exit(f"these results can't be compared: {reason}")
+    for note in compare.notes(old, new):
+        print(f"note: {note}")
+    for name, row, metric, a, b, times in lines:
+        print(f"{name:12}{row:44}{figures.METRICS[metric][0]:>12}{figures.shown(metric, a):>12}{figures.shown(metric, b):>12}{'–' if times is None else f'{times:.2f} ×':>10}")
 
 
-def machine():
-    """What the figures were measured on."""
-    cpu = re.search(r"^model name\s*: (.*)", open("/proc/cpuinfo").read(), re.M)
-    return f"{os.cpu_count()} x {cpu.group(1) if cpu else platform.machine()}, Linux {platform.release()}"
-
-
-def raise_descriptors():
-    """Lets every process have as many descriptors as thousands of connections need: as root, or as far as the hard limit goes."""
-    for most in (1 << 18, resource.getrlimit(resource.RLIMIT_NOFILE)[1]):
-        try:
-            return resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-        except (ValueError, OSError):
-            pass
+def judged(results):
+    """Prints met or not for each goal; returns the exit status."""
+    every = goals.judged(results)
+    if report.busy(results):
+        print("note: the machine was busy with other work; these figures are a rough guide")
+    for goal in every:
+        state = {True: "met", False: "NOT MET", None: "not measured"}[goal["met"]]
+        print(f"{state:13}{goal['figure']:>12}{goal['asked']:>14}  {goal['name']}" + (f" ({goal['why']})" if "why" in goal else ""))
+    return 1 if any(goal["met"] is False for goal in every) else 0
 
 
 def main():
-    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ap.add_argument("suite")
-    ap.add_argument("--rounds", type=int, default=3)
-    ap.add_argument("--seconds", type=int, default=4)
-    ap.add_argument("--only", default="", metavar="NAME,NAME")
-    ap.add_argument("--venv", default=os.environ.get("VIRTUAL_ENV", ROOT / ".build" / "bench-venv"))
-    ap.add_argument("--gatecrew", default=ROOT / "bin" / "gatecrew")
-    args = ap.parse_args()
-    run = pathlib.Path(tempfile.mkdtemp(prefix="bench-"))
-    (run / "static").mkdir()
-    (run / "static" / "index.html").write_text("Hello, static!")
-    os.chmod(run, 0o755)
-    places = {
-        "@GATECREW@": pathlib.Path(args.gatecrew).resolve(), "@APPS@": HERE / "apps", "@STATIC@": run / "static",
-        "@RUN@": run, "@CONF@": run, "@VENV@": pathlib.Path(args.venv).absolute(), "@USER@": getpass.getuser(),
-        # Debian puts the version into the name of the program.
-        "@PHPFPM@": (sorted(glob.glob("/usr/sbin/php-fpm*")) or ["php-fpm"])[-1],
-    }
-
-    def render(text):
-        for key, value in places.items():
-            text = text.replace(key, str(value))
-        return text
-
-    for template in (HERE / "conf").glob("*.in"):
-        (run / template.stem).write_text(render(template.read_text()))
-    subprocess.run(["gcc", "-O2", "-static", "-o", str(HERE / "apps" / "hello.cgi"), str(HERE / "apps" / "hello.c")], check=True)
-    subprocess.run(["go", "build", "-o", WSLOAD, "./bench/wsload"], cwd=ROOT, check=True)
-    raise_descriptors()
-    suite = [e for e in json.load(open(args.suite)) if not args.only or e["name"] in args.only.split(",")]
-    results = {e["name"]: [] for e in suite}
-    for _ in range(args.rounds):
-        for entry in suite:
-            got = measure(entry, render(entry["cmd"]), args.seconds, run)
-            if got:
-                results[entry["name"]].append(got)
-    print(machine())
-    mixed, idle = any("beside" in e for e in suite), any(e.get("sockets") == "idle" for e in suite)
-    what = "msg" if any("sockets" in e for e in suite) else "req"
-    beside = f"{'beside/s':>10}{'p50':>10}{'p99':>10}" if mixed else ""
-    each = f"{'KB/socket':>11}" if idle else ""
-    print(f"{'name':34}{what + '/s':>10}{'cpu us/' + what:>12}{'p50':>10}{'p99':>10}{beside}{'PSS MB':>8}{each}  errors")
-    for name, got in results.items():
-        if not got:
-            print(f"{name:34}  did not start: see {run}")
-            continue
-        m = sorted(got, key=lambda g: g.get("each", g["rps"]))[len(got) // 2]
-        b = m["beside"] or {"err": ""}
-        beside = f"{b['rps']:10.1f}{b['p50']:>10}{b['p99']:>10}" if m["beside"] else ""
-        each = f"{m['each']:11.1f}" if "each" in m else f"{'':11}" if idle else ""
-        print(f"{name:34}{m['rps']:10.0f}{m['us']:12.1f}{m['p50']:>10}{m['p99']:>10}{beside}{m['pss']:8.0f}{each}  {m['err']} {b['err']}".rstrip())
+    args = arguments()
+    try:
+        names = names_of(args)
+    except ValueError as error:
+        sys.exit(str(error))
+    if args.compare:
+        return compared(*map(read, args.compare))
+    if args.goals:
+        return judged(read(args.goals))
+    if args.report:
+        return print(report.whole(read(args.report)), end="")
+    if args.show:
+        return show(args.show, names, args)
+    if args.list:
+        places = suite.places(args.gatecrew, args.venv, pathlib.Path("/tmp"))
+        return print("\n".join(f"{name}: {row['name']}" for name in names for row in suite.rows(name, places)))
+    results = measured(args, names)
+    print("\n\n".join(["\n".join(report.environment(results))] + [report.suite_text(told) for told in results["suites"].values()]))
+    if args.publish:
+        publish(results)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

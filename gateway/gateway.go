@@ -122,19 +122,18 @@ func (g *Gateway) Run() error {
 		}
 	}()
 	g.setHTTPSPort(listeners)
-	server := g.newServer()
+	servers := g.newServers(listeners)
+	defer servers.close()
 	certificates := g.keepCertificates()
 	defer certificates.Close()
-	conns := listen.NewConns(g.cfg.Limits.MaxConnections, g.cfg.Limits.WriteTimeout)
-	defer conns.Close()
-	g.conns = conns
-	server.ConnState = conns.State
+	defer servers.conns.Close()
+	g.conns = servers.conns
 	g.warnOfDevelopment(listeners)
 	g.warnOfOpenFiles()
 	g.apps.start()
 	if stop, err := g.awaitReady(signals, certificates); stop != nil || err != nil {
 		if stop != nil {
-			g.shutdown(server, conns, signals, stop != syscall.SIGTERM)
+			g.shutdown(servers, listeners, signals, stop != syscall.SIGTERM)
 		}
 		return err
 	}
@@ -145,14 +144,14 @@ func (g *Gateway) Run() error {
 		serving.Add(1)
 		go func() {
 			defer serving.Done()
-			if err := l.serve(server, conns); !errors.Is(err, http.ErrServerClosed) {
+			if err := servers.serve(l); !errors.Is(err, http.ErrServerClosed) {
 				failed <- err
 			}
 		}()
 	}
 	g.announce(listeners)
 	err = g.attend(signals, failed, certificates)
-	g.shutdown(server, conns, signals, errors.Is(err, errHurry))
+	g.shutdown(servers, listeners, signals, errors.Is(err, errHurry))
 	serving.Wait()
 	if errors.Is(err, errHurry) {
 		err = nil
@@ -259,7 +258,7 @@ const quietConnection = 400 * time.Millisecond
 // shutdown ends the requests, then the pools: within the graceful timeout, or
 // at once when it is told to hurry or a signal says so meanwhile. Programs come
 // last, and have timeouts of their own.
-func (g *Gateway) shutdown(server *http.Server, conns *listen.Conns, signals <-chan os.Signal, hurry bool) {
+func (g *Gateway) shutdown(servers *servers, listeners []*listener, signals <-chan os.Signal, hurry bool) {
 	calm, hurryUp := context.WithCancel(context.Background())
 	defer hurryUp()
 	ctx, cancel := context.WithTimeout(calm, g.cfg.GracefulTimeout)
@@ -275,7 +274,7 @@ func (g *Gateway) shutdown(server *http.Server, conns *listen.Conns, signals <-c
 		for {
 			select {
 			case <-quiet.C:
-				conns.CloseQuiet(quietConnection)
+				servers.conns.CloseQuiet(quietConnection)
 			case s := <-signals:
 				switch s {
 				case syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT:
@@ -291,9 +290,8 @@ func (g *Gateway) shutdown(server *http.Server, conns *listen.Conns, signals <-c
 	}()
 	began := time.Now()
 	g.sockets.Stop() // those over HTTP/2 would keep Shutdown waiting
-	conns.Stop()
-	if err := server.Shutdown(ctx); err != nil {
-		server.Close() // ends the requests that are left
+	if err := servers.shutdown(ctx, listeners); err != nil {
+		servers.close() // ends the requests that are left
 		if !hurry {
 			g.log.Warn("requests in progress were cut off", zap.Duration("after", time.Since(began)))
 		}

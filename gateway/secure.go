@@ -10,7 +10,6 @@ import (
 
 	"gatecrew/gateway/certificate"
 	"gatecrew/gateway/config"
-	"gatecrew/gateway/listen"
 	"gatecrew/gateway/site"
 )
 
@@ -96,18 +95,4 @@ func (g *Gateway) setHTTPSPort(listeners []*listener) {
 			s.HTTPSPort = ports[0]
 		}
 	}
-}
-
-// listener is a socket on which clients connect.
-type listener struct {
-	net.Listener
-	secure bool // they speak TLS
-}
-
-// serve hands the connections of l to the server until it is shut down.
-func (l *listener) serve(server *http.Server, conns *listen.Conns) error {
-	if l.secure {
-		return server.ServeTLS(conns.Listener(l.Listener), "", "")
-	}
-	return server.Serve(conns.Listener(l.Listener))
 }

@@ -24,13 +24,14 @@ import (
 func newTable(cfg *config.Config, apps *applications, software string) (*site.Table, error) {
 	var sites []*site.Site
 	var failed error
+	cache := static.NewCache(int64(cfg.Limits.FileCache))
 	for _, s := range cfg.Sites {
 		made := &site.Site{Hosts: s.Hosts}
 		if err := secure(made, s); err != nil {
 			failed = errors.Join(failed, fmt.Errorf("gateway: %w", err))
 		}
 		for _, r := range s.Routes {
-			route, err := newRoute(r, cfg.Pools[r.Pool], apps)
+			route, err := newRoute(r, cfg.Pools[r.Pool], apps, cache)
 			if err != nil {
 				failed = errors.Join(failed, fmt.Errorf("gateway: route %s: %w", r.Path, err))
 				continue
@@ -48,7 +49,7 @@ func newTable(cfg *config.Config, apps *applications, software string) (*site.Ta
 	return table, nil
 }
 
-func newRoute(c *config.Route, pool *config.Pool, apps *applications) (*site.Route, error) {
+func newRoute(c *config.Route, pool *config.Pool, apps *applications, cache *static.Cache) (*site.Route, error) {
 	r := &site.Route{Prefix: strings.TrimSuffix(c.Path, "/")}
 	if s := c.Sendfile; s != nil {
 		var err error
@@ -58,8 +59,8 @@ func newRoute(c *config.Route, pool *config.Pool, apps *applications) (*site.Rou
 	}
 	switch {
 	case c.Static != nil:
-		r.Name = "static " + c.Path
-		files, err := static.New(static.Options{Dir: c.Static.Dir, Index: c.Static.Index})
+		r.Name, r.Quick = "static "+c.Path, true
+		files, err := static.New(static.Options{Dir: c.Static.Dir, Index: c.Static.Index, Cache: cache})
 		r.Files = files
 		return r, err
 	case c.CGI != nil:
@@ -67,7 +68,7 @@ func newRoute(c *config.Route, pool *config.Pool, apps *applications) (*site.Rou
 	case c.Socket != nil:
 		return r, useSocket(r, c.Socket, apps, c.Path)
 	case c.FastCGI != nil:
-		return r, useFastCGI(r, c.FastCGI, apps)
+		return r, useFastCGI(r, c.FastCGI, apps, cache)
 	}
 	app, ok := apps.local[c.Pool]
 	if !ok {
@@ -77,6 +78,7 @@ func newRoute(c *config.Route, pool *config.Pool, apps *applications) (*site.Rou
 	own := *app
 	own.Priority = priorities[c.Priority]
 	r.Backend = apps.before(c.Pool, &own)
+	r.Quick = r.Backend == backend.Backend(&own) // what stands before it in development looks into requests
 	r.RootPath = c.RootPath
 	r.Target.PassAuthorization = c.PassAuthorization
 	r.Bodies, r.ReplayIdempotent = own.Bodies, app.ReplayIdempotent
@@ -146,9 +148,9 @@ func useSocket(r *site.Route, c *config.Socket, apps *applications, path string)
 }
 
 // useFastCGI makes r a route to an application that runs elsewhere.
-func useFastCGI(r *site.Route, c *config.FastCGI, apps *applications) (err error) {
+func useFastCGI(r *site.Route, c *config.FastCGI, apps *applications, cache *static.Cache) (err error) {
 	r.Name = "fastcgi " + c.Address.String()
-	r.Backend = apps.fastcgi(c)
+	r.Backend, r.Quick = apps.fastcgi(c), true
 	if !c.BufferRequests {
 		r.Bodies = backend.Sized
 	}
@@ -172,7 +174,7 @@ func useFastCGI(r *site.Route, c *config.FastCGI, apps *applications) (err error
 	r.Scripts = &cgi.Resolver{Root: root, Prefix: r.Prefix, Index: c.Index, Extensions: extensions, Remote: true}
 	if c.Static {
 		// The source of a script is never served as a file.
-		r.Files, err = static.New(static.Options{Dir: dir, Deny: c.Extensions})
+		r.Files, err = static.New(static.Options{Dir: dir, Deny: c.Extensions, Cache: cache})
 	}
 	return err
 }

@@ -20,7 +20,11 @@ type child struct {
 	// cgroup is what it was started in, nil for the gateway's own.
 	cgroup *Cgroup
 
-	// exited is closed when the process has ended. It has not been reaped.
+	// untold says that the guard has yet to hear of its group.
+	untold bool
+
+	// exited is closed when the process has ended, once it is attended. It has
+	// not been reaped.
 	exited chan struct{}
 
 	// mu keeps signals away from a number that may be a stranger's: no
@@ -93,6 +97,45 @@ func (c *child) collect(spare bool) Exit {
 	return exit
 }
 
+// attend puts its group on the guard's list and begins to watch it. Without that
+// it has nobody but its owner, who asks hasExited. To be called once, before reap.
+func (c *child) attend() {
+	if c.untold {
+		guards.add(groupName(c.pid))
+	}
+	pidfd, err := unix.PidfdOpen(c.pid, 0)
+	if err != nil {
+		pidfd = -1 // a kernel before 5.3
+	}
+	go c.watch(pidfd)
+}
+
+// hasExited reports whether a process that is not attended has ended.
+func (c *child) hasExited() bool {
+	var info unix.Siginfo
+	for {
+		err := unix.Waitid(unix.P_PID, c.pid, &info, unix.WEXITED|unix.WNOWAIT|unix.WNOHANG, nil)
+		if err != unix.EINTR {
+			return err == nil && info.Signo != 0 // it stays 0 while there is nothing to report
+		}
+	}
+}
+
+// exitsSoon is hasExited, but waits for up to a millisecond, and holds a thread
+// meanwhile. It is for a process that is about to end in all likelihood.
+func (c *child) exitsSoon() bool {
+	if c.hasExited() {
+		return true
+	}
+	pidfd, err := unix.PidfdOpen(c.pid, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(pidfd)
+	_, _ = unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, 1)
+	return c.hasExited()
+}
+
 // watch closes exited when the process has ended. It parks on the poller
 // when there is a pidfd, and else holds a thread.
 func (c *child) watch(pidfd int) {
@@ -146,9 +189,13 @@ type childTable struct {
 	// sweep is poked when the answer to "whose is this pid?" may have
 	// changed. Nil until BecomeReaper.
 	sweep chan<- struct{}
+	// hushed says that there is no SIGCHLD, whose handler is kept meanwhile,
+	// and no need to poke.
+	hushed  bool
+	handler sigaction
 }
 
-// start has the spawner start a process and watches it.
+// start starts a process. It is to be attended.
 func (t *childTable) start(c Command, attr *syscall.ProcAttr) (*child, error) {
 	argv := c.Argv
 	if len(argv) == 0 {
@@ -161,29 +208,24 @@ func (t *childTable) start(c Command, attr *syscall.ProcAttr) (*child, error) {
 	t.starting++
 	t.mu.Unlock()
 
-	reply := make(chan spawnResult, 1)
-	spawner() <- spawnJob{c.Path, argv, attr, reply}
-	res := <-reply
+	pid, err := forkExec(c.Path, argv, attr)
 
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.starting--
 	t.poke()
-	if res.err != nil {
-		return nil, res.err
+	if err != nil {
+		return nil, err
 	}
-	ch := &child{pid: res.pid, exited: make(chan struct{})}
+	ch := &child{pid: pid, untold: attr.Sys.Pdeathsig != 0, exited: make(chan struct{})}
 	t.running[ch.pid] = ch
-	if attr.Sys.Pdeathsig != 0 {
-		guards.add(groupName(ch.pid))
-	}
-	go ch.watch(*attr.Sys.PidFD)
 	return ch, nil
 }
 
 // adopt takes over a process that another one forks for us. fork returns its
 // number when its parent has ended, which makes it a child of this process
-// (BecomeReaper). It may have exited already.
+// (BecomeReaper). It may have exited already. The child's owner attends it; the
+// guard knows its group.
 func (t *childTable) adopt(fork func() (pid int, err error)) (*child, error) {
 	guards.ensure()
 	t.mu.Lock()
@@ -213,13 +255,8 @@ func (t *childTable) adopt(fork func() (pid int, err error)) (*child, error) {
 			return nil, fmt.Errorf("procpool: %w: process %d: %w", ErrStart, pid, os.NewSyscallError("setpgid", err))
 		}
 	}
-	pidfd, err := unix.PidfdOpen(pid, 0)
-	if err != nil {
-		pidfd = -1 // a kernel before 5.3
-	}
 	ch := &child{pid: pid, exited: make(chan struct{})}
 	t.running[pid] = ch
-	go ch.watch(pidfd)
 	return ch, nil
 }
 
@@ -248,6 +285,9 @@ func (t *childTable) collect(pid int) Exit {
 }
 
 func (t *childTable) poke() {
+	if t.hushed {
+		return
+	}
 	select {
 	case t.sweep <- struct{}{}:
 	default: // nobody sweeps, or a sweep is due anyway

@@ -18,6 +18,9 @@ type Command struct {
 	// GATECREW_INSTANCE is added to it, by which what the program starts is
 	// found again.
 	Env []string
+	// NoInput is for a program whose standard input is empty: at its end from
+	// the start. Only a Runner knows it.
+	NoInput bool
 	// Dir is the working directory; "" means the gateway's own.
 	Dir string
 	// Script is the file that the program, as an interpreter, runs; nil when

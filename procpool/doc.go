@@ -29,8 +29,8 @@
 //     (restart, generation), and when to wait with starts or to refuse requests
 //     (backoff, health).
 //   - A worker is started (worker, workerproc_linux), of its own or forked from
-//     one that has loaded the application (zygote_linux), by a thread that never
-//     ends (spawn_linux), with less than the gateway's rights (package confine)
+//     one that has loaded the application (zygote_linux), by any thread (spawn_linux,
+//     vfork_linux, package vfork), with less than the gateway's rights (package confine)
 //     and in a control group (cgroup_linux). How to start it is a command.
 //   - It gets requests (lease), a few ahead when it is quick (ahead); others
 //     wait in a queue (queue, queuestats) that knows an overload (codel, overload).
@@ -46,10 +46,11 @@
 //   - stats is what is known of a pool.
 //
 // Beside the pools there are processes for one request each (oneshot,
-// process_linux, limiter), which may be forked from one that has the script loaded
-// (warm, warmzygote_linux, warmfiles_linux, warmwire; WARM.md has what is spoken
-// with it), and programs that run as long as the gateway (program,
-// programs, programs_supervise, program_linux). clock is time as the tests have it.
+// process_linux, stdout_linux, limiter), which nobody attends at first (nursery)
+// and which may be forked from one that has the script loaded (warm,
+// warmzygote_linux, warmfiles_linux, warmwire; WARM.md has what is spoken with
+// it), and programs that run as long as the gateway (program, programs,
+// programs_supervise, program_linux). clock is time as the tests have it.
 //
 // # For a main program
 //

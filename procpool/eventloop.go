@@ -16,7 +16,7 @@ import (
 //     another one answers sooner;
 //   - one that has not for stallAfter (waryAfter, where that has happened lately) stands still: it gets nothing more, and is asked
 //     for the requests that it has not begun, which then go to other workers;
-//   - it gets at most maxOwed in one turn: while all are at work the others
+//   - it gets at most maxOwed in one turn, a quick one more: while all are at work the others
 //     wait in the pool's queue, for whichever worker turns first. After a turn
 //     in which it stood still it gets one, then twice as many in each turn:
 //     where requests take long, most of them would but go back and forth.
@@ -38,7 +38,10 @@ const (
 	slowTurn = 2 * time.Millisecond
 	// maxOwed is so small that a loop is through with as many ordinary
 	// requests before stallAfter, and so large that it has always some to do.
-	maxOwed = 16
+	// A loop that is through with more of them within slowTurn gets as many, up
+	// to mostOwed: else it would wait for the gateway between its turns.
+	maxOwed  = 16
+	mostOwed = 64
 
 	// A loop that has stood still for blocked tells of an application that
 	// does so: for waryTime waryAfter is enough for all loops of the pool. It
@@ -59,6 +62,9 @@ type loop struct {
 	limit    int           // how many it gets in this turn
 	given    int           // leases of this turn that were not released
 	turn     uint32        // this turn
+	turned   time.Time     // when the first of this turn was given
+	served   int           // how many the worker had been given by then
+	most     int           // how many requests it is through with within slowTurn, maxOwed to mostOwed
 	owing    time.Time     // since when it stood still when it was last asked for its requests
 	patience time.Duration // after which it was, or will be
 	recalls  int           // how often it was asked since then
@@ -100,7 +106,7 @@ func (w *worker) standing(now time.Time, patience time.Duration) standing {
 func (l *loop) standing(now time.Time, patience time.Duration) standing {
 	n, since := l.Owed()
 	switch {
-	case n >= maxOwed, l.given >= l.limit && l.turn == l.turns.Load(), n > 0 && now.Sub(since) >= patience:
+	case n >= l.most, l.given >= l.limit && l.turn == l.turns.Load(), n > 0 && now.Sub(since) >= patience:
 		return still
 	case n > 0 && now.Sub(since) >= slowTurn:
 		return slow
@@ -108,10 +114,15 @@ func (l *loop) standing(now time.Time, patience time.Duration) standing {
 	return turning
 }
 
-// give counts a lease; its result is for takeBack.
-func (l *loop) give() (turn uint32) {
+// give counts a lease; its result is for takeBack. served is how many the worker
+// was given before.
+func (l *loop) give(now time.Time, served int) (turn uint32) {
 	if turn = l.turns.Load(); turn != l.turn {
-		l.turn, l.given, l.limit = turn, 0, min(2*l.limit, maxOwed)
+		if took := now.Sub(l.turned); took > 0 {
+			l.most = int(max(maxOwed, min(int64(slowTurn)*int64(served-l.served)/int64(took), mostOwed)))
+		}
+		l.turned, l.served = now, served
+		l.turn, l.given, l.limit = turn, 0, min(2*l.limit, l.most)
 		if l.stood {
 			l.limit, l.stood = 1, false
 		}
@@ -135,7 +146,7 @@ func (p *Pool) follow(w *worker, session Session) {
 	if !ok || !e.Async() {
 		return
 	}
-	l := &loop{EventLoop: e, limit: maxOwed}
+	l := &loop{EventLoop: e, limit: maxOwed, most: maxOwed, turned: p.clk.now()}
 	w.loop = l
 	e.OnOwed(p.watchLoops)
 	e.OnBegun(func() {

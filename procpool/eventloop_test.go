@@ -235,6 +235,38 @@ func TestBlockedEventLoopMakesWary(t *testing.T) {
 	stillAfter(stallAfter)
 }
 
+// A loop that is through with more than maxOwed requests within slowTurn gets so
+// many in a turn, and no longer when it has become slower.
+func TestQuickEventLoopGetsMore(t *testing.T) {
+	p, clk, loops := loopPool(t, 1)
+	p.workers[0].capacity = 100_000
+	fill := func() (n int) {
+		for give(p, clk) != nil {
+			n++
+		}
+		return n
+	}
+	for _, c := range []struct {
+		turn time.Duration // how long the one before took
+		want int
+	}{
+		{0, maxOwed},
+		{time.Millisecond, 2 * maxOwed}, // 16 in 1 ms
+		{time.Millisecond, mostOwed},
+		{time.Millisecond, mostOwed},
+		{2 * slowTurn, mostOwed / 2},
+		{4 * slowTurn, maxOwed},
+	} {
+		if c.turn > 0 {
+			clk.advance(c.turn)
+			loops[0].turns(clk.now())
+		}
+		if n := fill(); n != c.want {
+			t.Errorf("%d after a turn of %v, want %d", n, c.turn, c.want)
+		}
+	}
+}
+
 // A loop that stood still gets one request in its next turn, and twice as many in
 // each one after.
 func TestEventLoopThatStoodStillGetsFew(t *testing.T) {

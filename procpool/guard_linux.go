@@ -159,16 +159,16 @@ func (g *guardKeeper) ensure() error {
 	if err != nil {
 		return err
 	}
-	pidfd := -1
 	proc, err := children.start(Command{Path: "/proc/self/exe", Argv: []string{guardName}}, &syscall.ProcAttr{
 		Files: []uintptr{uintptr(theirs), uintptr(null), uintptr(null)},
-		Sys:   &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd},
+		Sys:   &syscall.SysProcAttr{Setsid: true},
 	})
 	_ = unix.Close(theirs)
 	if err != nil {
 		_ = ours.Close()
 		return fmt.Errorf("procpool: guard: %w: %w", ErrStart, err)
 	}
+	proc.attend()
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.proc, g.pipe = proc, ours

@@ -104,7 +104,7 @@ func (p *Pool) assign(w *worker, now time.Time) *Lease {
 	w.inFlight++
 	l := &Lease{pool: p, w: w}
 	if w.loop != nil {
-		l.turn = w.loop.give()
+		l.turn = w.loop.give(now, w.served)
 	}
 	if w.inFlight > w.capacity {
 		p.watchAhead(now)

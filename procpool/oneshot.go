@@ -48,6 +48,7 @@ type RunnerConfig struct {
 type Runner struct {
 	cfg   RunnerConfig
 	clk   clock
+	log   *zap.Logger
 	slots *Limiter
 	warm  *warmKeeper // nil without Warm
 
@@ -75,7 +76,7 @@ func NewRunner(cfg RunnerConfig) *Runner {
 		clk = *cfg.clk
 	}
 	r := &Runner{
-		cfg: cfg, clk: clk,
+		cfg: cfg, clk: clk, log: cfg.Log.With(zap.String("runner", cfg.Name)),
 		slots:   newLimiter(cfg.Name, cfg.Max, cfg.QueueLength, cfg.QueueTimeout, clk),
 		running: make(map[*Process]struct{}),
 	}
@@ -108,38 +109,39 @@ func (r *Runner) Start(ctx context.Context, c Command, stderr io.Writer) (*Proce
 		c.background = true
 		strangers.Store(true)
 	}
-	p, err := startProcess(func(files ...uintptr) (*child, error) {
+	p, err := startProcess(c, func(files ...uintptr) (*child, error) {
 		if r.warm != nil && c.Script != nil {
 			if ch, err := r.warm.fork(c, files); ch != nil || err != nil {
 				return ch, err
 			}
 		}
-		return spawn(c, files...)
+		return spawnUnattended(c, files...)
 	}, stderr, r.cfg.StopGrace, r.clk)
 	if err != nil {
 		r.slots.Release()
 		r.ended.Done()
 		return nil, err
 	}
+	p.spare, p.log = r.cfg.KeepBackground, r.log
 	if r.cfg.EndWhole {
 		p.child.endWhole()
 	}
-	r.mu.Lock()
-	r.running[p] = struct{}{}
-	closed := r.closed
-	r.mu.Unlock()
-	if closed { // Close has gone through the table already
-		p.Stop()
-	}
-	go func() {
-		defer r.ended.Done()
-		p.attend(r.cfg.KeepBackground, r.cfg.Log.With(zap.String("runner", r.cfg.Name), zap.Int("pid", p.Pid())))
+	p.ended = func() {
 		r.mu.Lock()
 		delete(r.running, p)
 		r.mu.Unlock()
 		r.slots.Release()
 		close(p.done)
-	}()
+		r.ended.Done()
+	}
+	r.mu.Lock()
+	r.running[p] = struct{}{}
+	closed := r.closed
+	r.mu.Unlock()
+	p.begin()
+	if closed { // Close has gone through the table already
+		p.Stop()
+	}
 	return p, nil
 }
 

@@ -45,6 +45,40 @@ var becomeReaper = sync.OnceValue(func() error {
 	return guards.ensure()
 })
 
+// hush has the kernel drop SIGCHLD until unhush: each one would wake a thread and
+// two goroutines, which is dear when processes end by the thousand in a second.
+// Whoever calls it has orphans reaped from time to time.
+func (t *childTable) hush() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.sweep != nil && !t.hushed {
+		t.hushed = true
+		childAction(new(sigaction), &t.handler)
+	}
+}
+
+// unhush ends that.
+func (t *childTable) unhush() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.hushed {
+		t.hushed = false
+		childAction(&t.handler, nil)
+		t.poke() // for what has ended meanwhile
+	}
+}
+
+// sigaction has room for the kernel's struct of that name. Zeros are the default
+// action, which for SIGCHLD is that nothing happens.
+type sigaction [64]byte
+
+// childAction sets the action for SIGCHLD behind the back of package os/signal,
+// which would keep its handler, and have it called, also after signal.Reset.
+func childAction(now, was *sigaction) {
+	const setSize = 8 // of a sigset_t
+	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(unix.SIGCHLD), uintptr(unsafe.Pointer(now)), uintptr(unsafe.Pointer(was)), setSize, 0, 0)
+}
+
 // reapOrphans reaps zombies that aren't ours. One of ours, which waits for its
 // owner, or a fork under way stops it: both poke when they are through.
 func (t *childTable) reapOrphans() {

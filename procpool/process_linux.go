@@ -2,6 +2,7 @@ package procpool
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"sync"
@@ -13,19 +14,32 @@ import (
 )
 
 // Process is a running program with pipes to its standard descriptors.
+//
+// Most programs that answer a request have ended a few milliseconds later. What
+// it takes to look after a process (a goroutine that waits for its exit and one
+// that reads its descriptor 2, a pidfd, an entry with the guard) costs more than
+// such a program itself. So a process is young at first: nobody attends it, and
+// whoever reads its Stdout to the end collects it, too (settle). One that isn't
+// collected within youth, or is to be stopped, is attended from then on.
 type Process struct {
 	// Stdin is the write end of descriptor 0. It takes deadlines, and Close
 	// is the program's end of file. Writing after the program closed its end
-	// fails with EPIPE.
+	// fails with EPIPE. It is nil when the Command has NoInput.
 	Stdin *os.File
 	// Stdout is the read end of descriptor 1.
 	Stdout *Stdout
 
 	child     *child
-	stderr    *os.File
-	drained   chan struct{} // closed when the last byte of stderr was written on
+	stderr    int       // the read end of descriptor 2
+	diagnosis io.Writer // gets what is read from it
 	stopGrace time.Duration
 	clk       clock
+	spare     bool // its group is left alone when it has ended
+	log       *zap.Logger
+	ended     func() // closes done
+
+	mu    sync.Mutex
+	stage stage
 
 	stopOnce sync.Once
 	stopped  chan struct{} // closed by Stop
@@ -34,44 +48,144 @@ type Process struct {
 	exit Exit
 }
 
-// startProcess has begin start a process, with files as its descriptors, and
-// begins to read its descriptor 2.
-func startProcess(begin func(files ...uintptr) (*child, error), stderr io.Writer, stopGrace time.Duration, clk clock) (_ *Process, err error) {
-	var ours [3]*os.File
+// stage says who looks after a Process.
+type stage uint8
+
+const (
+	young    stage = iota // nobody yet
+	settling              // whoever has read its output to the end
+	attended              // its own goroutine
+)
+
+// startProcess has begin start a process with what c wants for its descriptors. The
+// process is to be begun.
+func startProcess(c Command, begin func(files ...uintptr) (*child, error), stderr io.Writer, stopGrace time.Duration, clk clock) (_ *Process, err error) {
 	var theirs [3]uintptr
+	p := &Process{
+		stderr: -1, diagnosis: stderr, stopGrace: stopGrace, clk: clk,
+		stopped: make(chan struct{}), done: make(chan struct{}),
+	}
+	if stderr == nil {
+		p.diagnosis = io.Discard
+	}
 	defer func() {
 		if err != nil {
-			for _, f := range ours {
-				_ = f.Close() // a nil file is fine
+			_ = p.Stdin.Close() // a nil file is fine
+			if p.Stdout != nil {
+				_ = p.Stdout.f.Close()
+			}
+			if p.stderr >= 0 {
+				_ = unix.Close(p.stderr)
 			}
 		}
 	}()
-	for i := range ours {
-		f, fd, err := pipe(i != 0)
+	if c.NoInput && c.Confinement == nil {
+		empty, err := noInput()
+		if err != nil {
+			return nil, err
+		}
+		theirs[0] = uintptr(empty)
+	} else {
+		ours, fd, err := pipe(false)
 		if err != nil {
 			return nil, err
 		}
 		defer unix.Close(fd)
-		ours[i], theirs[i] = f, uintptr(fd)
+		theirs[0] = uintptr(fd)
+		if p.Stdin = ours; c.NoInput {
+			p.Stdin = nil
+			_ = ours.Close()
+		}
 	}
-	ch, err := begin(theirs[:]...)
+	output, fd, err := pipe(true)
 	if err != nil {
 		return nil, err
 	}
-	p := &Process{
-		Stdin: ours[0], Stdout: newStdout(ours[1]),
-		child: ch, stderr: ours[2], drained: make(chan struct{}),
-		stopGrace: stopGrace, clk: clk,
-		stopped: make(chan struct{}), done: make(chan struct{}),
+	defer unix.Close(fd)
+	p.Stdout, theirs[1] = &Stdout{f: output, process: p, eof: make(chan struct{})}, uintptr(fd)
+	var fds [2]int
+	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
+		return nil, fmt.Errorf("procpool: %w: %w", ErrStart, os.NewSyscallError("pipe2", err))
 	}
-	if stderr == nil {
-		stderr = io.Discard
+	defer unix.Close(fds[1])
+	p.stderr, theirs[2] = fds[0], uintptr(fds[1])
+	p.child, err = begin(theirs[:]...)
+	if err != nil {
+		return nil, err
 	}
-	go func() {
-		defer close(p.drained)
-		drain(p.stderr, stderr)
-	}()
 	return p, nil
+}
+
+// begin is called once, when the fields are filled in.
+func (p *Process) begin() {
+	if p.child.mark == "" {
+		// Only the guard could find what it starts when the gateway is killed.
+		p.attendNow(young)
+		return
+	}
+	nursery.add(p)
+}
+
+// attendNow has p attended if it is at that stage.
+func (p *Process) attendNow(at stage) {
+	p.mu.Lock()
+	mine := p.stage == at
+	if mine {
+		p.stage = attended
+	}
+	p.mu.Unlock()
+	if mine {
+		p.child.attend()
+		go p.attend()
+		p.Stdout.hurry()
+	}
+}
+
+func (p *Process) isYoung() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.stage == young
+}
+
+// settle collects a young process whose output has ended. One that runs on, or
+// whose descriptor 2 others hold, is attended instead.
+func (p *Process) settle() {
+	p.mu.Lock()
+	if p.stage != young {
+		p.mu.Unlock()
+		return
+	}
+	p.stage = settling
+	p.mu.Unlock()
+	if !p.drainReady() || !p.child.exitsSoon() {
+		p.attendNow(settling)
+		return
+	}
+	p.exit = p.child.reap(p.spare)
+	_ = unix.Close(p.stderr)
+	p.ended()
+}
+
+// drainReady passes on what stands in stderr, and reports whether that is all:
+// nobody has it open for writing any more.
+func (p *Process) drainReady() bool {
+	var buf []byte
+	for {
+		fds := [1]unix.PollFd{{Fd: int32(p.stderr), Events: unix.POLLIN}}
+		n, err := unix.Poll(fds[:], 0)
+		switch {
+		case err == unix.EINTR:
+			continue
+		case n != 1 || fds[0].Revents&unix.POLLIN == 0:
+			return n == 1 && fds[0].Revents&unix.POLLHUP != 0
+		}
+		if buf == nil {
+			buf = make([]byte, 4<<10)
+		}
+		if n, _ = unix.Read(p.stderr, buf); n > 0 {
+			_, _ = p.diagnosis.Write(buf[:n])
+		}
+	}
 }
 
 // drain copies until the end of src. An error of dst doesn't end it: a program
@@ -91,7 +205,14 @@ func drain(src *os.File, dst io.Writer) {
 
 // attend sees the process to its end: signals when asked, then the remains of
 // its group, its zombie and its pipes.
-func (p *Process) attend(keepBackground bool, log *zap.Logger) {
+func (p *Process) attend() {
+	defer p.ended()
+	drained := make(chan struct{})          // closed when the last byte of stderr was written on
+	stderr, _ := pollable(p.stderr, "pipe") // fails for no pipe
+	go func() {
+		defer close(drained)
+		drain(stderr, p.diagnosis)
+	}()
 	stopped := p.stopped
 	var kill <-chan time.Time
 	forget := func() {}
@@ -104,7 +225,7 @@ func (p *Process) attend(keepBackground bool, log *zap.Logger) {
 			p.child.signal(syscall.SIGTERM)
 			kill, forget = p.clk.after(p.stopGrace)
 		case <-kill:
-			log.Warn("process ignored TERM, killing its group", zap.Duration("grace", p.stopGrace))
+			p.log.Warn("process ignored TERM, killing its group", zap.Int("pid", p.Pid()), zap.Duration("grace", p.stopGrace))
 			p.child.signal(syscall.SIGKILL)
 		}
 	}
@@ -118,17 +239,17 @@ func (p *Process) attend(keepBackground bool, log *zap.Logger) {
 	case <-linger:
 	}
 	forget()
-	p.exit = p.child.reap(keepBackground)
+	p.exit = p.child.reap(p.spare)
 	p.Stdout.end()
 	// The writers of stderr are dead now, but for those that left the group.
 	linger, forget = p.clk.after(lingerTime)
 	select {
-	case <-p.drained:
+	case <-drained:
 	case <-linger:
 	}
 	forget()
-	_ = p.stderr.Close()
-	<-p.drained
+	_ = stderr.Close()
+	<-drained
 }
 
 // Pid returns the process id, which is its process group's as well.
@@ -136,7 +257,12 @@ func (p *Process) Pid() int { return p.child.pid }
 
 // Stop sends TERM to the process group, and KILL after the grace. It doesn't
 // wait for the end, may be called at any time and more than once.
-func (p *Process) Stop() { p.stopOnce.Do(func() { close(p.stopped) }) }
+func (p *Process) Stop() {
+	p.stopOnce.Do(func() {
+		close(p.stopped)
+		p.attendNow(young)
+	})
+}
 
 // Done is closed when the program has been reaped, its group killed and all it
 // said on descriptor 2 delivered.
@@ -156,102 +282,4 @@ func ignoreClosed(err error) error {
 		return nil
 	}
 	return err
-}
-
-// Stdout is the read end of a program's standard output. It is at its end when
-// every writer closed it, or when the program has ended and what was in the
-// pipe has been read: a process that was left behind can't keep it open.
-type Stdout struct {
-	f   *os.File
-	eof chan struct{} // closed when Read saw the end, or Close was called
-
-	eofOnce sync.Once
-
-	// mu orders the caller's deadlines with the one that end sets.
-	mu    sync.Mutex
-	ended bool
-}
-
-func newStdout(f *os.File) *Stdout { return &Stdout{f: f, eof: make(chan struct{})} }
-
-// Read reads from the pipe. It is for one goroutine at a time.
-func (s *Stdout) Read(b []byte) (int, error) {
-	n, err := s.f.Read(b)
-	if errors.Is(err, os.ErrDeadlineExceeded) && s.hasEnded() {
-		n, err = s.readRest(b)
-	}
-	if err == io.EOF {
-		s.eofOnce.Do(func() { close(s.eof) })
-	}
-	return n, err
-}
-
-// Wait waits until a Read would not: there is something to read, or the end, or
-// the deadline has passed. It is a Read in that only one goroutine may be at it.
-func (s *Stdout) Wait() {
-	raw, err := s.f.SyscallConn()
-	if err != nil {
-		return // closed
-	}
-	_ = raw.Read(func(fd uintptr) bool {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
-		return n > 0 || err != nil && err != unix.EINTR
-	})
-}
-
-// SetReadDeadline sets the time at which a pending or future Read fails with
-// os.ErrDeadlineExceeded; the zero time means none. When the program has ended
-// no Read waits any more and the call does nothing.
-func (s *Stdout) SetReadDeadline(t time.Time) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.ended {
-		return nil
-	}
-	return s.f.SetReadDeadline(t)
-}
-
-// Close gives the pipe up. The program gets SIGPIPE or EPIPE when it writes.
-func (s *Stdout) Close() error {
-	s.eofOnce.Do(func() { close(s.eof) })
-	return s.f.Close()
-}
-
-// end makes an empty pipe the end of file, also for a Read under way.
-func (s *Stdout) end() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.ended = true
-	_ = s.f.SetReadDeadline(time.Unix(1, 0))
-}
-
-func (s *Stdout) hasEnded() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.ended
-}
-
-// readRest reads without waiting, and without the deadline that end set.
-func (s *Stdout) readRest(b []byte) (n int, err error) {
-	raw, err := s.f.SyscallConn()
-	if err != nil {
-		return 0, err
-	}
-	ctlErr := raw.Control(func(fd uintptr) {
-		for {
-			n, err = unix.Read(int(fd), b)
-			if err != unix.EINTR {
-				return
-			}
-		}
-	})
-	switch {
-	case ctlErr != nil:
-		return 0, ctlErr
-	case err == unix.EAGAIN || err == nil && n == 0 && len(b) > 0:
-		return 0, io.EOF
-	case err != nil:
-		return 0, &os.PathError{Op: "read", Path: "pipe", Err: err}
-	}
-	return n, nil
 }

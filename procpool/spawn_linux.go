@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime"
 	"strconv"
 	"sync"
 	"syscall"
@@ -16,39 +15,23 @@ import (
 	"gatecrew/procpool/confine"
 )
 
-// spawnJob is one process for the spawner to start.
-type spawnJob struct {
-	path  string
-	argv  []string
-	attr  *syscall.ProcAttr
-	reply chan<- spawnResult
-}
-
-type spawnResult struct {
-	pid int
-	err error
-}
-
-// spawner returns the queue of the one thread that starts every process.
+// forkExec starts a program, from whatever thread it is called on.
 //
 // PR_SET_PDEATHSIG fires when the *thread* that forked ends, not when its
-// process does (golang.org/issue/27505), and the Go runtime ends threads when
-// it likes. So all children come from one goroutine that is locked to its
-// thread and never returns.
-var spawner = sync.OnceValue(func() chan<- spawnJob {
-	jobs := make(chan spawnJob)
-	go spawnAll(jobs)
-	return jobs
-})
-
-func spawnAll(jobs <-chan spawnJob) {
-	runtime.LockOSThread()
-	hideInherited()
-	for job := range jobs {
-		pid, err := syscall.ForkExec(job.path, job.argv, job.attr)
-		job.reply <- spawnResult{pid, err}
+// process does (golang.org/issue/27505). The Go runtime ends a thread when a
+// goroutine that is locked to it returns, and for no other reason: so no goroutine
+// of this program may do that (test/layers_test.go). Children that one thread of
+// their own starts would be safe without that rule, one at a time and each for four
+// switches of threads (docs/decisions/0029).
+func forkExec(path string, argv []string, attr *syscall.ProcAttr) (int, error) {
+	hideInheritedOnce()
+	if pid, err, ok := fastForkExec(path, argv, attr); ok {
+		return pid, err
 	}
+	return syscall.ForkExec(path, argv, attr)
 }
+
+var hideInheritedOnce = sync.OnceFunc(hideInherited)
 
 // hideInherited keeps from children what whoever started this program left open
 // in it. All that the program opens itself is close-on-exec from the start.
@@ -72,6 +55,16 @@ func hideInherited() {
 // (golang.org/issue/22315). That takes milliseconds, and a file that is busy for
 // longer is being written to.
 func spawn(c Command, files ...uintptr) (*child, error) {
+	ch, err := spawnUnattended(c, files...)
+	if err != nil {
+		return nil, err
+	}
+	ch.attend()
+	return ch, nil
+}
+
+// spawnUnattended is spawn, but for a child that its owner will attend.
+func spawnUnattended(c Command, files ...uintptr) (*child, error) {
 	mark, env := "", c.Env
 	if !c.background {
 		if mark = c.mark; mark == "" {
@@ -125,6 +118,7 @@ func spawnConfined(c Command, env []string, files []uintptr) (*child, error) {
 		err = failure
 	}
 	if err != nil {
+		ch.attend()
 		ch.signal(syscall.SIGKILL)
 		<-ch.exited
 		ch.reap(false)
@@ -134,7 +128,7 @@ func spawnConfined(c Command, env []string, files []uintptr) (*child, error) {
 }
 
 func childAttr(group *Cgroup, env []string, dir string, files []uintptr) *syscall.ProcAttr {
-	sys := &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL, PidFD: new(-1)}
+	sys := &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if group != nil {
 		sys.UseCgroupFD, sys.CgroupFD = true, group.fd()
 	}
@@ -163,7 +157,8 @@ func pipe(reading bool) (ours *os.File, theirs int, err error) {
 // pollable makes a file of fd, on which reads and writes park a goroutine
 // rather than a thread, and can have deadlines. It takes fd over.
 func pollable(fd int, name string) (*os.File, error) {
-	if err := unix.SetNonblock(fd, true); err != nil {
+	// It is new, so that it has no other flag.
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFL, unix.O_NONBLOCK); err != nil {
 		_ = unix.Close(fd)
 		return nil, fmt.Errorf("procpool: %w: %w", ErrStart, os.NewSyscallError("fcntl", err))
 	}
@@ -173,4 +168,17 @@ func pollable(fd int, name string) (*os.File, error) {
 // devNull is /dev/null for children, opened once.
 var devNull = sync.OnceValues(func() (int, error) {
 	return unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
+})
+
+// noInput is an empty pipe whose other end is closed, for all children that are
+// to find the end of their input at once. Its mode keeps those that could open it
+// again by /proc/self/fd from writing to it.
+var noInput = sync.OnceValues(func() (int, error) {
+	var fds [2]int
+	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
+		return -1, fmt.Errorf("procpool: %w: %w", ErrStart, os.NewSyscallError("pipe2", err))
+	}
+	_ = unix.Fchmod(fds[0], 0)
+	_ = unix.Close(fds[1])
+	return fds[0], nil
 })

@@ -90,6 +90,7 @@ func (p *Pool) fork(ctx context.Context, w *worker, files ...int) (*child, error
 	ch, err := children.adopt(func() (int, error) { return z.fork(ctx, variables, files) })
 	if err == nil {
 		ch.mark, ch.cgroup = mark, w.gen.command.Cgroup
+		ch.attend()
 	}
 	return ch, err
 }

@@ -43,6 +43,12 @@ type Request struct {
 	// Params are the meta-variables, each name at most once, in no order
 	// that means anything.
 	Params []Param
+	// Pairs are the meta-variables as name-value pairs of FastCGI, see
+	// AppendPair, of 65535 bytes at most. With them Params is empty, and only
+	// FastCGI understands the request. They are not read after Open.
+	Pairs []byte
+	// Label names the request in logs.
+	Label Label
 	// Stdin is the request body; nil means that there is none. It is read
 	// from one goroutine at a time, and never after Exchange.Close returned,
 	// unless it is Live.
@@ -58,6 +64,9 @@ type Request struct {
 	// see Returned below: it has waited for its turn already.
 	Returned bool
 }
+
+// Label is what logs call a request: its UNIQUE_ID, method and target.
+type Label struct{ ID, Method, Target string }
 
 // Live is implemented by a Request.Stdin that a client sends at its own pace. A
 // Read of it may outlast the exchange, which doesn't wait for the client then.
@@ -104,6 +113,14 @@ type Extended interface {
 	File() *File
 	// Trailers are fields behind the body, in the application's order.
 	Trailers() []Param
+}
+
+// Notifier is implemented by exchanges whose reader need not wait.
+type Notifier interface {
+	// Notify has f called once, as soon as Read would not wait, by a goroutine
+	// that others wait for: f must not block. It returns false, and f is never
+	// called, when Read would not wait now. Until f is called nobody may Read.
+	Notify(f func()) bool
 }
 
 // File is a part of an open file.

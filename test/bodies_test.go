@@ -55,7 +55,9 @@ func plainSum(body string) (s bodySum, err error) {
 
 // A body that comes in chunks reaches every application whole and with its true
 // length, and the gateway's memory does not grow with it.
-func TestClass18ChunkedRequestBodies(t *testing.T) {
+func TestClass18ChunkedRequestBodies(t *testing.T) { harness.EachReader(t, testChunkedRequestBodies) }
+
+func testChunkedRequestBodies(t *testing.T) {
 	s := startRig(t, rigOptions{plain: true})
 	for _, app := range sums {
 		t.Run(app.name, func(t *testing.T) {
@@ -107,6 +109,7 @@ func deref(s *string) string {
 // Requests without a body end their FCGI_STDIN too, by exactly one empty record:
 // the peer takes anything else for a fault, and an application that waits for
 // it would hang.
+
 func TestClass19EmptyBodiesEndStdin(t *testing.T) {
 	s := startRig(t, rigOptions{})
 	n := scaled(1600, 25_000)
@@ -179,7 +182,9 @@ func inParallel(clients, n int, call func(i int) error) *failures {
 
 // "100 Continue" is sent when the body is going to be read, and not before a
 // final answer that needs none of it. Neither way hangs.
-func TestClass22ExpectContinue(t *testing.T) {
+func TestClass22ExpectContinue(t *testing.T) { harness.EachReader(t, testExpectContinue) }
+
+func testExpectContinue(t *testing.T) {
 	s := startRig(t, rigOptions{})
 	head := "POST %s HTTP/1.1\r\nHost: x\r\nExpect: %s\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
 
@@ -220,7 +225,9 @@ func TestClass22ExpectContinue(t *testing.T) {
 
 // A large body and a large answer cross each other without one waiting for the
 // other, in both orders: the answer before the body was read, and all along.
-func TestClass37FullDuplex(t *testing.T) {
+func TestClass37FullDuplex(t *testing.T) { harness.EachReader(t, testFullDuplex) }
+
+func testFullDuplex(t *testing.T) {
 	size := scaled[int64](10<<20, 100<<20)
 	s := startRig(t, rigOptions{
 		pool: "\n    buffer_requests: false",

@@ -20,7 +20,9 @@ import (
 // Clients that go away, before the head, in the body and in their own upload:
 // a few seconds later no script runs, no worker and no process of php-fpm is at
 // work for them, no connection is left, and the access log says 499.
-func TestClass35ClientsThatLeave(t *testing.T) {
+func TestClass35ClientsThatLeave(t *testing.T) { harness.EachReader(t, testClientsThatLeave) }
+
+func testClientsThatLeave(t *testing.T) {
 	const seed = 35
 	var aborted atomic.Int64
 	s := startRig(t, rigOptions{
@@ -153,7 +155,9 @@ func (s stalled) Read([]byte) (int, error) {
 
 // A client that leaves in the middle of its upload has sent no request: no
 // application is asked to act on a part of it.
-func TestClass35UploadsThatStop(t *testing.T) {
+func TestClass35UploadsThatStop(t *testing.T) { harness.EachReader(t, testUploadsThatStop) }
+
+func testUploadsThatStop(t *testing.T) {
 	s := startRig(t, rigOptions{log: ", access_format: json"})
 	for _, app := range []string{"/cgi/sum.py", "/pool/digest", "/php/index.php", "/peer/x"} {
 		for _, framing := range []string{"Content-Length: 1000000", "Transfer-Encoding: chunked"} {

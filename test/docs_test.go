@@ -146,7 +146,7 @@ func TestExamplesOfTheDocumentation(t *testing.T) {
 	}
 	for _, block := range blocks {
 		dir := t.TempDir()
-		for _, folder := range []string{"cgi-bin", "bin", "static", "tools", "srv/media", "srv/shop/media", "srv/shop/var"} {
+		for _, folder := range []string{"cgi-bin", "bin", "static", "public", "tools", "srv/media", "srv/shop/media", "srv/shop/var"} {
 			if err := os.MkdirAll(filepath.Join(dir, folder), 0o755); err != nil {
 				t.Fatal(err)
 			}

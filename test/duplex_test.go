@@ -13,7 +13,9 @@ import (
 
 // Both bodies go on at the same time: what is sent comes back before the next is
 // sent.
-func TestBidirectionalStreams(t *testing.T) {
+func TestBidirectionalStreams(t *testing.T) { harness.EachReader(t, testBidirectionalStreams) }
+
+func testBidirectionalStreams(t *testing.T) {
 	s := startStreams(t, false)
 	const n, line = 5, "a line of sixteen\n"
 	for _, tt := range []struct{ kind, framing string }{{"asgi", "chunked"}, {"asgi", "length"}, {"wsgi", "length"}, {"cgi", "length"}} {
@@ -55,7 +57,9 @@ func TestBidirectionalStreams(t *testing.T) {
 
 // The client is told to continue when the application asks for the body, and not
 // at all when it does not: then nothing has been sent in vain.
-func TestBodyOnDemand(t *testing.T) {
+func TestBodyOnDemand(t *testing.T) { harness.EachReader(t, testBodyOnDemand) }
+
+func testBodyOnDemand(t *testing.T) {
 	s := startStreams(t, false)
 	const interim = "HTTP/1.1 100 Continue\r\n\r\n"
 	for _, kind := range []string{"asgi", "wsgi"} {
@@ -87,7 +91,9 @@ func TestBodyOnDemand(t *testing.T) {
 
 // Fields behind the body, and an answer without them for a client that can't take
 // them.
-func TestResponseTrailers(t *testing.T) {
+func TestResponseTrailers(t *testing.T) { harness.EachReader(t, testResponseTrailers) }
+
+func testResponseTrailers(t *testing.T) {
 	s := startStreams(t, false)
 	if r := s.Get("/asgi/trailers"); r.Status != 200 || r.Body != "a body" {
 		t.Errorf("HTTP/1.1: %+v", r)

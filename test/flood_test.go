@@ -12,7 +12,9 @@ import (
 // A flood of diagnostics before the first byte of the answer: it is read all the
 // time, so that nothing blocks, and cut, so that neither memory nor log grow
 // with it. Requests beside it are served.
-func TestClass36StderrFlood(t *testing.T) {
+func TestClass36StderrFlood(t *testing.T) { harness.EachReader(t, testStderrFlood) }
+
+func testStderrFlood(t *testing.T) {
 	size := scaled(64<<20, 1<<30)
 	s := startRig(t, rigOptions{plain: true, peer: ", timeout: 30s", serve: func(c *peerConn) {
 		for {

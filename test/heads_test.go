@@ -42,7 +42,9 @@ func (c *rawClient) inStep(token string) {
 
 // A head that isn't one is never half understood: the answer is a 502 that
 // shows nothing of it, with a line in the log that says why.
-func TestClass28MalformedHeads(t *testing.T) {
+func TestClass28MalformedHeads(t *testing.T) { harness.EachReader(t, testMalformedHeads) }
+
+func testMalformedHeads(t *testing.T) {
 	s := startGate(t, "", "", "")
 	c := s.client()
 	var table map[string]int
@@ -90,7 +92,9 @@ func TestClass28MalformedHeads(t *testing.T) {
 
 // What an application echoes in a field can't end the field, the head, or the
 // response.
-func TestClass29ResponseSplitting(t *testing.T) {
+func TestClass29ResponseSplitting(t *testing.T) { harness.EachReader(t, testResponseSplitting) }
+
+func testResponseSplitting(t *testing.T) {
 	s := newGate(t, "", "", "")
 	writeScript(t, filepath.Join(s.php, "inject.php"), "<?php header('X-Echo: ' . $_GET['v']); echo 'body';", 0o644)
 	writeScript(t, filepath.Join(s.php, "folder\r\nSet-Cookie: evil=1", "x.php"), "", 0o644)
@@ -140,7 +144,9 @@ func TestClass29ResponseSplitting(t *testing.T) {
 
 // The fields about the connection are the gateway's: an application's have no
 // effect, and the body is what it wrote.
-func TestClass30ConnectionFields(t *testing.T) {
+func TestClass30ConnectionFields(t *testing.T) { harness.EachReader(t, testConnectionFields) }
+
+func testConnectionFields(t *testing.T) {
 	s := newGate(t, "", "", "")
 	writeScript(t, filepath.Join(s.php, "fields.php"), `<?php foreach (explode("\n", file_get_contents("php://input")) as $f) if ($f != "") header($f, false); echo "body\n";`, 0o644)
 	s.Start()
@@ -190,7 +196,9 @@ func TestClass30ConnectionFields(t *testing.T) {
 
 // A Location that is a path of this site is answered by that path, ten times
 // at most (RFC 3875, section 6.2.2).
-func TestClass31LocalRedirects(t *testing.T) {
+func TestClass31LocalRedirects(t *testing.T) { harness.EachReader(t, testLocalRedirects) }
+
+func testLocalRedirects(t *testing.T) {
 	s := newGate(t, "", "", "")
 	e := newExecutions(t, s)
 	writeScript(t, filepath.Join(s.cgi, "loop"), "#!/bin/sh\necho >>'"+s.dir+"/marks'\nprintf 'Location: %s?%s\\n\\n' \"$SCRIPT_NAME\" \"$QUERY_STRING\"\n", 0o755)

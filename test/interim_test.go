@@ -17,7 +17,9 @@ import (
 
 // Early hints of every kind of application are with the client before the
 // answer exists.
-func TestEarlyHints(t *testing.T) {
+func TestEarlyHints(t *testing.T) { harness.EachReader(t, testEarlyHints) }
+
+func testEarlyHints(t *testing.T) {
 	dir := t.TempDir()
 	gate := filepath.Join(dir, "gate")
 	script := `#!/bin/sh

@@ -379,8 +379,10 @@ func TestConfinementComesFirst(t *testing.T) {
 	}
 	for line := range strings.Lines(trace.String()) {
 		for _, dear := range []string{"init gatecrew/", "init net/http ", "init github.com/urfave/", "init github.com/russross/"} {
-			// extconnect only sets a variable, and must come before net/http.
-			if strings.HasPrefix(line, dear) && !strings.HasPrefix(line, "init gatecrew/gateway/extconnect ") {
+			// extconnect only sets a variable, and must come before net/http;
+			// vfork only asks for a limit, before package os raises it.
+			cheap := strings.HasPrefix(line, "init gatecrew/gateway/extconnect ") || strings.HasPrefix(line, "init gatecrew/procpool/vfork ")
+			if strings.HasPrefix(line, dear) && !cheap {
 				t.Errorf("done before it: %s", line)
 			}
 		}

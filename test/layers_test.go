@@ -3,9 +3,11 @@
 package test
 
 import (
+	"bytes"
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -58,5 +60,38 @@ func TestImportsRunOneWay(t *testing.T) {
 	}
 	if seen < 20 {
 		t.Fatalf("only %d files were looked at: the tree has moved away from the rule", seen)
+	}
+}
+
+// A thread of the gateway ends when a goroutine that is locked to it returns, and
+// the kernel kills what that thread has started (procpool/spawn_linux.go).
+func TestNoThreadEnds(t *testing.T) {
+	seen := 0
+	err := filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			if path == "../test" || path == "../.build" || path == "../.git" {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		// The stage becomes another program.
+		if !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") || path == "../procpool/confine/launch_linux.go" {
+			return nil
+		}
+		seen++
+		text, err := os.ReadFile(path)
+		if bytes.Contains(text, []byte("LockOSThread(")) {
+			t.Errorf("%s locks a goroutine to its thread", path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if seen < 100 {
+		t.Fatalf("only %d files were looked at", seen)
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"gatecrew/test/harness"
 )
 
 // split demands what holds for every script that ran: what it was told is the
@@ -32,7 +34,9 @@ func split(t *testing.T, what string, vars map[string]string, decoded, root stri
 // A path is split where a file on the disk ends, and nowhere else: not where
 // something looks like an extension in another case, another alphabet, or
 // behind a file of another kind (CVE-2026-27590, cgi.fix_pathinfo).
-func TestClass04PathSplit(t *testing.T) {
+func TestClass04PathSplit(t *testing.T) { harness.EachReader(t, testPathSplit) }
+
+func testPathSplit(t *testing.T) {
 	s := startTyped(t)
 	page, err := os.ReadFile(filepath.Join(s.php, "index.php"))
 	if err != nil {
@@ -164,7 +168,9 @@ func TestScriptNames(t *testing.T) {
 
 // A line end in a path arrives as it was sent, and php-fpm, whose arithmetic
 // with such paths went wrong once, lives (CVE-2019-11043).
-func TestClass05PathInfoUnderflow(t *testing.T) {
+func TestClass05PathInfoUnderflow(t *testing.T) { harness.EachReader(t, testPathInfoUnderflow) }
+
+func testPathInfoUnderflow(t *testing.T) {
 	s := startGate(t, "", "", "")
 	php, c := mirrors[3], s.client()
 	for n := 0; n <= 2000; n += 5 {
@@ -244,7 +250,9 @@ func refused(t *testing.T, s *gate, requests func(target string) []string) {
 }
 
 // NUL ends a string in C: a path with one is two paths.
-func TestClass06NULInPath(t *testing.T) {
+func TestClass06NULInPath(t *testing.T) { harness.EachReader(t, testNULInPath) }
+
+func testNULInPath(t *testing.T) {
 	refused(t, startGate(t, "", "", ""), func(target string) (requests []string) {
 		for _, nul := range []string{"\x00", "%00"} {
 			for _, bad := range []string{target + nul, target + nul + ".jpg", target + "/" + nul, "/x" + nul + target, nul + target, target + "/%2e" + nul, target + nul + "?a=b",
@@ -259,7 +267,9 @@ func TestClass06NULInPath(t *testing.T) {
 
 // A request line has two spaces and printable ASCII; whatever else stands in
 // it is read in different ways by different programs.
-func TestClass09ControlsInRequestLine(t *testing.T) {
+func TestClass09ControlsInRequestLine(t *testing.T) { harness.EachReader(t, testControlsInRequestLine) }
+
+func testControlsInRequestLine(t *testing.T) {
 	refused(t, startGate(t, "", "", ""), func(target string) (requests []string) {
 		for c := 1; c < 256; c++ {
 			if c > ' ' && c < 0x7f {

@@ -15,7 +15,9 @@ import (
 // An answer that has no body by its nature gets none, whatever the application
 // sends behind its head, and the connection stays in step: each is followed by
 // a request whose answer must parse and be its own.
-func TestClass23BodiesWhereNoneBelong(t *testing.T) {
+func TestClass23BodiesWhereNoneBelong(t *testing.T) { harness.EachReader(t, testBodiesWhereNoneBelong) }
+
+func testBodiesWhereNoneBelong(t *testing.T) {
 	s := startRig(t, rigOptions{serve: serveRaw})
 	type page struct {
 		method, path string
@@ -145,7 +147,9 @@ func demandCut(t *testing.T, s *rig, path, body string, length int) {
 
 // An answer shorter than its Content-Length never ends cleanly, and the log
 // says why. The worker or connection behind it is of further use.
-func TestClass24ShortBodies(t *testing.T) {
+func TestClass24ShortBodies(t *testing.T) { harness.EachReader(t, testShortBodies) }
+
+func testShortBodies(t *testing.T) {
 	s := startRig(t, rigOptions{serve: serveRaw})
 	for _, tt := range []struct{ path, letter string }{
 		{"/cgi/die.py?length=100&sent=10", "b"},
@@ -169,7 +173,9 @@ func TestClass24ShortBodies(t *testing.T) {
 
 // An answer longer than its Content-Length is cut there, and not a byte of the
 // rest is found in what comes next on the connection.
-func TestClass25LongBodies(t *testing.T) {
+func TestClass25LongBodies(t *testing.T) { harness.EachReader(t, testLongBodies) }
+
+func testLongBodies(t *testing.T) {
 	s := startRig(t, rigOptions{serve: serveRaw})
 	c := s.Dial()
 	in := bufio.NewReader(c)
@@ -208,7 +214,9 @@ var cutPoints = []int{0, 1, 100, 4095, 32768, 65535, 200_000}
 // An application that dies in the middle of its answer breaks the answer off:
 // what arrived is a beginning of it, nothing was added, and the client sees
 // that it is not whole.
-func TestClass26DeathInMidBody(t *testing.T) {
+func TestClass26DeathInMidBody(t *testing.T) { harness.EachReader(t, testDeathInMidBody) }
+
+func testDeathInMidBody(t *testing.T) {
 	s := startRig(t, rigOptions{serve: serveAndDie})
 	type page struct{ path, letter string }
 	apps := [][]page{
@@ -270,7 +278,9 @@ func (s *rig) worksAfterDeaths(t *testing.T) {
 
 // An application that dies before its head is a 502, which is no part of any
 // other answer. An idempotent request is tried once more, a POST is not.
-func TestClass27DeathBeforeTheHead(t *testing.T) {
+func TestClass27DeathBeforeTheHead(t *testing.T) { harness.EachReader(t, testDeathBeforeTheHead) }
+
+func testDeathBeforeTheHead(t *testing.T) {
 	var asked = map[string]int{}
 	s := startRig(t, rigOptions{serve: func(c *peerConn) {
 		for {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -58,6 +59,7 @@ func (h *warmHost) result(t *testing.T, g *harness.Gateway, method, path, body s
 	mark := len(g.Stderr())
 	r, err := g.Try(method, path, strings.NewReader(body), "X-Probe", "yes")
 	r.Header.Del("Date")
+	r.Header.Del("Content-Length")          // the gateway's, which knows it of what comes at once
 	if r.Header.Get("X-Request-Id") != "" { // the gateway's own page
 		r.Header.Del("X-Request-Id")
 		r.Header.Del("Content-Length")
@@ -439,7 +441,7 @@ sites: [{routes: [{path: /, cgi: {dir: %q, warm: true, env: {OUT: %q}}}]}]
 `, dir, out))
 	awaitWarm(t, g, "/count?first", 1)
 	stop, stopped := make(chan struct{}), make(chan struct{})
-	killed := 0
+	killed, dead := 0, map[int]bool{}
 	go func() {
 		defer close(stopped)
 		for {
@@ -448,13 +450,12 @@ sites: [{routes: [{path: /, cgi: {dir: %q, warm: true, env: {OUT: %q}}}]}]
 				return
 			case <-time.After(100 * time.Millisecond):
 			}
-			for _, p := range below(g.PID, "zygote.py") {
-				if n, err := strconv.Atoi(strconv.Itoa(p.PID)); err == nil {
-					if self, err := os.FindProcess(n); err == nil && isZygote(p.PID) {
-						_ = self.Kill()
-						killed++
-					}
+			for _, m := range zygoteLine.FindAllStringSubmatch(g.Stderr(), -1) {
+				pid, _ := strconv.Atoi(m[1])
+				if !dead[pid] && syscall.Kill(pid, syscall.SIGKILL) == nil {
+					killed++
 				}
+				dead[pid] = true // its number may be another's by now
 			}
 		}
 	}()
@@ -474,12 +475,8 @@ sites: [{routes: [{path: /, cgi: {dir: %q, warm: true, env: {OUT: %q}}}]}]
 	g.Stop()
 }
 
-// isZygote tells a zygote from its children: it leads its group and has no pipe
-// to a client's request, and it holds the socket.
-func isZygote(pid int) bool {
-	files := harness.OpenFiles(pid)
-	return strings.HasPrefix(files[3], "socket:") && len(files) > 4
-}
+// zygoteLine is what the log says of a zygote that is ready.
+var zygoteLine = regexp.MustCompile(`script is warm.*"pid": (\d+)`)
 
 // Nothing is left of a gateway that is killed with -9, nor of one that is stopped.
 func TestWarmGatewayKilled(t *testing.T) {
@@ -587,8 +584,10 @@ sites: [{routes: [{path: /, cgi: {dir: %q, warm: true, max: 4}}]}]
 			t.Error(fault)
 		}
 	}
+	zygotes := zygoteLine.FindAllStringSubmatch(g.Stderr(), -1)
 	for _, p := range harness.Descendants(g.PID) {
-		if isZygote(p.PID) && p.PPID != g.PID {
+		isZygote := slices.ContainsFunc(zygotes, func(m []string) bool { return m[1] == strconv.Itoa(p.PID) })
+		if isZygote && p.PPID != g.PID {
 			t.Errorf("%v is not the gateway's", p)
 		}
 	}

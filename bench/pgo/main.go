@@ -6,13 +6,13 @@ package main
 import (
 	"fmt"
 	"os"
-	"runtime/debug"
 	"runtime/pprof"
 
 	"go.uber.org/zap"
 
 	"gatecrew/gateway"
 	"gatecrew/gateway/config"
+	"gatecrew/gateway/tuning"
 	"gatecrew/procpool"
 )
 
@@ -40,7 +40,7 @@ func run() error {
 	if err := procpool.BecomeReaper(); err != nil {
 		return err
 	}
-	debug.SetGCPercent(200) // as the command does
+	defer tuning.Start(zap.NewNop(), cfg.ForksForRequests())() // as the command does
 	g, err := gateway.New(cfg, gateway.Options{Log: zap.NewNop(), Version: "profile", Ready: os.Stdout, FailFast: true})
 	if err != nil {
 		return err

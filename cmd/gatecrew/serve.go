@@ -3,7 +3,6 @@ package main
 import (
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 
 	"github.com/urfave/cli/v2"
@@ -11,6 +10,7 @@ import (
 
 	"gatecrew/gateway"
 	"gatecrew/gateway/config"
+	"gatecrew/gateway/tuning"
 	"gatecrew/procpool"
 )
 
@@ -28,16 +28,12 @@ var runGateway = func(cfg *config.Config, o options) error {
 	// Whoever reads the logs may go away. Go ends a program that writes to
 	// standard output or error then, unless it has asked for the signal.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
-	if os.Getenv("GOGC") == "" {
-		// The gateway's heap is a few megabytes, and nearly all of it lives
-		// for one request: collecting it less often costs little memory.
-		debug.SetGCPercent(200)
-	}
 	log := newLogger(cfg.Log, os.Stderr)
 	defer func() { _ = log.Sync() }()
 	if o.understood != "" {
 		log.Info("serving " + o.understood)
 	}
+	defer tuning.Start(log, cfg.ForksForRequests())()
 	if err := procpool.BecomeReaper(); err != nil {
 		log.Warn("processes that scripts leave behind can't be collected", zap.Error(err))
 	}

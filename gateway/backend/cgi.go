@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -39,14 +40,13 @@ func (c *CGI) Open(ctx context.Context, req *protocol.Request) (protocol.Exchang
 	if c.QueryArguments {
 		command.Argv = append(command.Argv, cgi.QueryArgs(req.Get("REQUEST_METHOD"), req.Get("QUERY_STRING"))...)
 	}
+	command.NoInput = req.Stdin == nil
 	process, err := c.Runner.Start(ctx, command, req.Stderr)
 	if err != nil {
 		return nil, admission(err)
 	}
 	x := &cgiExchange{process: process, strict: !c.IgnoreExitStatus, keep: c.KeepBackground}
-	if req.Stdin == nil {
-		process.Stdin.Close()
-	} else {
+	if req.Stdin != nil {
 		x.feeding.Add(1)
 		x.live, _ = req.Stdin.(protocol.Live)
 		go x.feed(req.Stdin)
@@ -62,7 +62,7 @@ type cgiWatch struct {
 	process *procpool.Process
 }
 
-func (w *cgiWatch) Answerer() string { return fmt.Sprintf("pid/%d", w.process.Pid()) }
+func (w *cgiWatch) Answerer() string { return "pid/" + strconv.Itoa(w.process.Pid()) }
 
 // exitGrace is how long a script may take to exit after it closed its output.
 const exitGrace = 500 * time.Millisecond
@@ -72,6 +72,7 @@ type cgiExchange struct {
 	process *procpool.Process
 	strict  bool // an exit status other than 0 makes the answer incomplete
 	keep    bool // a script that works on after its answer is left alone
+	begun   bool // something of the answer has been read
 	ended   bool // the answer is complete
 	feeding sync.WaitGroup
 	live    protocol.Live // what is fed, where nobody waits for it
@@ -92,29 +93,60 @@ func (x *cgiExchange) feed(body io.Reader) {
 }
 
 func (x *cgiExchange) Read(p []byte) (int, error) {
-	n, err := x.process.Stdout.Read(p)
-	if err == nil || n > 0 {
+	read := x.process.Stdout.Read
+	if !x.begun {
+		// The answer of a script that soon ends comes as one, so that its
+		// length is known before its head is sent.
+		read, x.begun = x.process.Stdout.Gather, true
+	}
+	n, err := read(p)
+	switch {
+	case err == nil:
+		return n, nil
+	case !errors.Is(err, io.EOF):
+		if n > 0 {
+			return n, nil // it comes again
+		}
+		return 0, &protocol.Error{Kind: protocol.Died, Err: err}
+	case n > 0 && !x.over():
 		return n, nil
 	}
-	if !errors.Is(err, io.EOF) {
-		return 0, &protocol.Error{Kind: protocol.Died, Err: err}
-	}
-	// The end of the output is the end of the answer only if the script
-	// meant it: how it exited tells. One that closes its output and works on
-	// has said that the answer is complete.
-	patience := time.NewTimer(exitGrace)
-	defer patience.Stop()
-	select {
-	case <-x.process.Done():
-	case <-patience.C:
-		x.ended = true
-		return 0, io.EOF
-	}
-	if exit := x.process.State(); exit.Signal != 0 || x.strict && exit.Code != 0 {
-		return 0, &protocol.Error{Kind: protocol.Died, Err: fmt.Errorf("the script ended with %s", exit)}
+	if err := x.verdict(); err != nil {
+		if n > 0 {
+			return n, nil
+		}
+		return 0, err
 	}
 	x.ended = true
-	return 0, io.EOF
+	return n, io.EOF
+}
+
+func (x *cgiExchange) over() bool {
+	select {
+	case <-x.process.Done():
+		return true
+	default:
+		return false
+	}
+}
+
+// verdict says whether the end of the output is the end of the answer. It is
+// only if the script meant it: how it exited tells. One that closes its output
+// and works on has said that the answer is complete.
+func (x *cgiExchange) verdict() error {
+	if !x.over() {
+		patience := time.NewTimer(exitGrace)
+		defer patience.Stop()
+		select {
+		case <-x.process.Done():
+		case <-patience.C:
+			return nil
+		}
+	}
+	if exit := x.process.State(); exit.Signal != 0 || x.strict && exit.Code != 0 {
+		return &protocol.Error{Kind: protocol.Died, Err: fmt.Errorf("the script ended with %s", exit)}
+	}
+	return nil
 }
 
 func (x *cgiExchange) Close() error {
@@ -122,7 +154,7 @@ func (x *cgiExchange) Close() error {
 		if !x.ended || !x.keep {
 			x.process.Stop() // does nothing to a process that has ended
 		}
-		x.process.Stdin.Close()
+		x.process.Stdin.Close() // a nil file is fine
 		x.process.Stdout.Close()
 		if x.live != nil {
 			x.live.Detach()

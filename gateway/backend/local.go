@@ -75,7 +75,7 @@ func (l *Local) Open(ctx context.Context, req *protocol.Request) (protocol.Excha
 		plain.Role = protocol.Responder
 		req = &plain
 	}
-	x := &localExchange{local: l, lease: lease, params: req.Params}
+	x := &localExchange{local: l, lease: lease, label: req.Label}
 	stream, err := conn.Open(req, x.ended)
 	if err != nil {
 		return nil, err
@@ -113,9 +113,9 @@ func (x *localSocket) Wait() { x.stream.Wait() }
 // application works on: its slot stays taken.
 type localExchange struct {
 	watch
-	local  *Local
-	lease  *procpool.Lease
-	params []protocol.Param
+	local *Local
+	lease *procpool.Lease
+	label protocol.Label
 
 	described sync.Once
 

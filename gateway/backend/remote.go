@@ -76,7 +76,7 @@ func (r *Remote) Open(ctx context.Context, req *protocol.Request) (protocol.Exch
 		return nil, admission(err)
 	}
 	for {
-		conn, kept, err := r.connect(ctx, req.Get("REQUEST_METHOD"))
+		conn, kept, err := r.connect(ctx, req.Label.Method)
 		if err != nil {
 			r.limit.Release()
 			return nil, err

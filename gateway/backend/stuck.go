@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"gatecrew/gateway/slowlog"
-	"gatecrew/protocol"
 )
 
 // slow implements watched.
@@ -33,7 +32,7 @@ func (x *localExchange) giveUp(reason string) {
 		return
 	}
 	x.describe(x.local.Timeout)
-	if patience := x.local.InterruptTimeout; patience > 0 && x.lease.Interrupt(x.param("UNIQUE_ID"), reason, patience) {
+	if patience := x.local.InterruptTimeout; patience > 0 && x.lease.Interrupt(x.label.ID, reason, patience) {
 		return
 	}
 	x.lease.Condemn(reason)
@@ -44,10 +43,6 @@ func (x *localExchange) describe(silent time.Duration) {
 	if x.local.Slow != nil {
 		x.described.Do(func() { x.local.Slow.describe(x, silent) })
 	}
-}
-
-func (x *localExchange) param(name string) string {
-	return (&protocol.Request{Params: x.params}).Get(name)
 }
 
 // Slow describes the slow requests of one pool in the slow log. The zero value
@@ -110,8 +105,8 @@ func (s *Slow) admit(now time.Time, silent time.Duration, pid int, request strin
 // describe logs one slow request.
 func (s *Slow) describe(x *localExchange, silent time.Duration) {
 	worker := x.lease.Worker()
-	e := &slowlog.Entry{Time: time.Now(), Request: x.param("UNIQUE_ID"), Worker: worker.Name, PID: worker.PID,
-		Method: x.param("REQUEST_METHOD"), URI: x.param("REQUEST_URI"), Silent: silent}
+	e := &slowlog.Entry{Time: time.Now(), Request: x.label.ID, Worker: worker.Name, PID: worker.PID,
+		Method: x.label.Method, URI: x.label.Target, Silent: silent}
 	if e.Stacks = s.admit(e.Time, silent, e.PID, e.Request); e.Stacks == "" {
 		var err error
 		if e.Stacks, err = x.lease.Stacks(context.Background(), e.Request); err != nil {

@@ -30,7 +30,7 @@ var zygoteParts = []struct {
 
 // Zygote is procpool.WarmConfig's: the command that would run the script, with
 // a part put in before the script. The environment is what all requests of the
-// route have in common.
+// script have in common.
 func (s *Scripts) Zygote(c procpool.Command) (procpool.Command, error) {
 	words, err := s.interpreter(c)
 	if err != nil {
@@ -59,11 +59,24 @@ func (s *Scripts) Zygote(c procpool.Command) (procpool.Command, error) {
 		return procpool.Command{
 			Path: words[0], Argv: append(argv, c.Argv[c.Script.Arg]),
 			// Symbols that are bound in the zygote need not be in each child.
-			Env: append([]string{"LD_BIND_NOW=1"}, s.Inherited...),
+			Env: append(append([]string{"LD_BIND_NOW=1"}, common(c.Env)...), s.Inherited...),
 			Dir: c.Dir, Confinement: c.Confinement, Cgroup: c.Cgroup,
 		}, nil
 	}
 	return procpool.Command{}, fmt.Errorf("%s is neither Python nor Perl", name)
+}
+
+// common returns those of a request's variables that are the same in all
+// requests of a script: modules look at them while they are loaded.
+func common(env []string) []string {
+	var same []string
+	for _, variable := range env {
+		switch name, _, _ := strings.Cut(variable, "="); name {
+		case "GATEWAY_INTERFACE", "SERVER_SOFTWARE", "DOCUMENT_ROOT", "SCRIPT_FILENAME", "SCRIPT_NAME":
+			same = append(same, variable)
+		}
+	}
+	return same
 }
 
 // root is the folder that scripts take for /.

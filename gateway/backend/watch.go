@@ -67,6 +67,21 @@ func (w *watch) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Notify implements protocol.Notifier: the time until f is called is silence, as
+// that of a Read, which is due then.
+func (w *watch) Notify(f func()) bool {
+	n, ok := w.Exchange.(protocol.Notifier)
+	if !ok {
+		return false
+	}
+	w.waiting.Store(watchman.clock.Load())
+	if n.Notify(f) {
+		return true
+	}
+	w.waiting.Store(0)
+	return false
+}
+
 // Answered implements Waiter.
 func (w *watch) Answered() {
 	if w.headOnly {

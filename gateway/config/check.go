@@ -70,6 +70,7 @@ func (c *checker) check() {
 	c.listen()
 	c.log()
 	c.limits()
+	c.oneOf("http1", cfg.HTTP1, "fast", "net")
 	c.positive("http2.max_concurrent_streams", int64(cfg.HTTP2.MaxConcurrentStreams))
 	for _, name := range slices.Sorted(maps.Keys(cfg.Pools)) {
 		if p := cfg.Pools[name]; p != nil {

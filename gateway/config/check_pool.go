@@ -39,6 +39,7 @@ func (c *checker) pool(at string, p *Pool) {
 	}
 	c.positive(at+".workers", int64(p.Workers.Max))
 	c.positive(at+".threads", int64(p.Threads))
+	c.oneOf(at+".c_extension", p.CExtension, "auto", "require", "off")
 	c.asgi(at, p)
 	c.positive(at+".timeout", int64(p.Timeout))
 	c.positive(at+".start_timeout", int64(p.StartTimeout))

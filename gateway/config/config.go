@@ -26,6 +26,10 @@ type Config struct {
 	// that they may (RFC 9113, section 3.3), such as a proxy in front. With
 	// TLS, HTTP/2 is always offered. Default: false.
 	H2C bool `yaml:"h2c"`
+	// HTTP1 is who reads HTTP/1.1 where there is no TLS: fast, a reader of the
+	// gateway's own for plain requests, which leaves all others to Go's
+	// net/http, or net, net/http alone. Default: fast.
+	HTTP1 string `yaml:"http1"`
 	// HTTP2 bounds what one HTTP/2 connection can take.
 	HTTP2 HTTP2 `yaml:"http2"`
 	// Log says what is written about the gateway and about requests.
@@ -44,6 +48,19 @@ type Config struct {
 	Sites []*Site `yaml:"sites"`
 
 	origins map[string]position // where each value stood, by path
+}
+
+// ForksForRequests reports whether a process is started for each request of some
+// route.
+func (c *Config) ForksForRequests() bool {
+	for _, s := range c.Sites {
+		for _, r := range s.Routes {
+			if r.Socket != nil || r.CGI != nil && !r.CGI.Warm {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // Log says what is written about the gateway and about requests. The gateway's
@@ -68,7 +85,7 @@ type Log struct {
 }
 
 // Limits bound what one client, and all clients together, can take. None of
-// them can be switched off: every limit is more than zero.
+// them can be switched off: every limit is more than zero, but for FileCache.
 type Limits struct {
 	// MaxBody is the largest request body, in bytes; a larger one is
 	// answered 413. Default: 1g.
@@ -111,6 +128,11 @@ type Limits struct {
 	// connection with 1013. Those that come in one packet don't count.
 	// Default: 512m.
 	WebSocketMemory Size `yaml:"websocket_memory"`
+	// FileCache is how much memory all small files together may take, of 64k
+	// at most each, that static routes have served and keep for the next
+	// requests. A change of a file is seen at once. 0 keeps none.
+	// Default: 32m.
+	FileCache Size `yaml:"file_cache"`
 }
 
 // HTTP2 bounds what one HTTP/2 connection can take. The limits that it shares
@@ -153,6 +175,12 @@ type Pool struct {
 	// of its worker: on, where a failure is one of the worker's start, off,
 	// or auto, which tells it if it knows of that. Default: auto.
 	Lifespan string `yaml:"lifespan"`
+	// CExtension says whether the workers use the C extension, which does for
+	// usual requests in C what they do in Python else: require, where a worker
+	// that can't load it does not start, off, or auto, which uses it where it can be loaded;
+	// the log says when it can't. CPython 3.8 and later can, except
+	// free-threaded builds. Default: auto.
+	CExtension string `yaml:"c_extension"`
 	// Python is the interpreter. Default: that of $VIRTUAL_ENV, else of
 	// .venv or venv beside the application, else python3 of $PATH.
 	Python string `yaml:"python"`

@@ -25,7 +25,9 @@ func Default() *Config {
 			MaxConnections: 8192,
 
 			WebSocketMemory: 512 << 20,
+			FileCache:       32 << 20,
 		},
+		HTTP1:           "fast",
 		HTTP2:           HTTP2{MaxConcurrentStreams: 128},
 		GracefulTimeout: 30 * time.Second,
 	}
@@ -41,6 +43,7 @@ func (p *Pool) setDefaults() {
 		Interface:        "auto",
 		Loop:             "auto",
 		Lifespan:         "auto",
+		CExtension:       "auto",
 		Chdir:            ".",
 		Workers:          Workers{Max: 1, auto: true},
 		Threads:          1,

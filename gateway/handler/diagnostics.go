@@ -100,6 +100,11 @@ type diagnostics struct {
 	cut     int
 }
 
+// reset makes d that of another request. Nobody writes to it any more.
+func (d *diagnostics) reset(log *diagnosticsLog) {
+	d.log, d.origin, d.early, d.partial, d.total, d.cut = log, origin{}, nil, d.partial[:0], 0, 0
+}
+
 // from says where the lines that follow come from.
 func (d *diagnostics) from(o origin) {
 	d.mu.Lock()

@@ -24,18 +24,22 @@ type exchange struct {
 	handler     *Handler
 	request     *http.Request
 	entry       accesslog.Entry
-	diagnostics diagnostics
+	diagnostics *diagnostics
 	wroteHeader bool
 	stall       *stall // nil with HTTP/1
 	detached    bool   // it goes on after the handler, see detach
 	hsts        string // the site's Strict-Transport-Security, "" is none
 }
 
-func newExchange(h *Handler, w http.ResponseWriter, r *http.Request) *exchange {
+// newExchange makes the exchange of a request; begun is nil for one that has not
+// begun.
+func newExchange(h *Handler, w http.ResponseWriter, r *http.Request, begun *begun) *exchange {
 	x := &exchange{ResponseWriter: w, handler: h, request: r}
-	x.entry.Time = time.Now()
-	x.entry.RequestID = requestID()
-	x.diagnostics.log = h.diagnostics
+	if begun != nil {
+		x.entry.Time, x.entry.RequestID, x.entry.Queue, x.diagnostics = begun.at, begun.id, begun.queue, begun.diagnostics
+	} else {
+		x.entry.Time, x.entry.RequestID, x.diagnostics = time.Now(), requestID(), &diagnostics{log: h.diagnostics}
+	}
 	if http2(r) {
 		x.stall = &stall{conn: http.NewResponseController(w), patience: h.WriteTimeout}
 	}

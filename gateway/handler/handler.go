@@ -88,16 +88,20 @@ func (h *Handler) Close() { h.diagnostics.close() }
 const maxLocalRedirects = 10
 
 // ServeHTTP implements http.Handler.
-func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	x := newExchange(h, w, r)
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.goOn(w, r, nil) }
+
+// goOn answers a request that has begun already, or not if begun is nil.
+func (h *Handler) goOn(w http.ResponseWriter, r *http.Request, begun *begun) {
+	x := newExchange(h, w, r, begun)
 	defer x.finish()
-	if err := h.serve(x, r); err != nil {
+	defer begun.close()
+	if err := h.serve(x, r, begun); err != nil {
 		x.fail(err)
 	}
 }
 
 // serve answers one request, or says why it can't be answered.
-func (h *Handler) serve(x *exchange, r *http.Request) error {
+func (h *Handler) serve(x *exchange, r *http.Request, begun *begun) error {
 	if err := cgi.CheckRequest(r); err != nil {
 		return err
 	}
@@ -144,7 +148,7 @@ func (h *Handler) serve(x *exchange, r *http.Request) error {
 		if route.OnlySockets {
 			return errOnlySockets
 		}
-		local, err := h.ask(x, r, route, &target)
+		local, err := h.ask(x, r, route, &target, begun)
 		if err != nil || local == "" {
 			return err
 		}
@@ -159,7 +163,7 @@ func (h *Handler) serve(x *exchange, r *http.Request) error {
 
 // ask has the route's application answer. The result is not "" when the
 // application wants another path of the gateway to answer in its place.
-func (h *Handler) ask(x *exchange, r *http.Request, route *site.Route, target *cgi.Target) (local string, err error) {
+func (h *Handler) ask(x *exchange, r *http.Request, route *site.Route, target *cgi.Target, begun *begun) (local string, err error) {
 	body, err := h.body(x, r, route)
 	if err != nil {
 		return "", err
@@ -167,7 +171,7 @@ func (h *Handler) ask(x *exchange, r *http.Request, route *site.Route, target *c
 	defer body.close(x)
 	req := h.request(x, r, target)
 	req.Stdin, req.OnDemand = body.reader, body.live != nil && expectsContinue(r)
-	answer, err := h.answer(r.Context(), x, route, req, r.Method, body)
+	answer, err := h.answer(r.Context(), x, route, req, body, begun)
 	if err != nil {
 		return "", cmp.Or(body.failure(), err)
 	}
@@ -179,23 +183,32 @@ func (h *Handler) ask(x *exchange, r *http.Request, route *site.Route, target *c
 
 // request is what an application is asked, yet without a body.
 func (h *Handler) request(x *exchange, r *http.Request, target *cgi.Target) *protocol.Request {
-	req := &protocol.Request{Role: protocol.Responder, Params: cgi.AppendParams(nil, r, target), Stderr: &x.diagnostics}
-	if req.Get("UNIQUE_ID") == "" { // Apache's name; a site may set its own
-		req.Params = append(req.Params, protocol.Param{Name: "UNIQUE_ID", Value: x.entry.RequestID})
+	req := &protocol.Request{Role: protocol.Responder, Params: cgi.AppendParams(nil, r, target), Stderr: x.diagnostics}
+	req.Label = protocol.Label{ID: req.Get("UNIQUE_ID"), Method: r.Method, Target: r.RequestURI}
+	if req.Label.ID == "" { // Apache's name; a site may set its own
+		req.Label.ID = x.entry.RequestID
+		req.Params = append(req.Params, protocol.Param{Name: "UNIQUE_ID", Value: req.Label.ID})
 	}
 	return req
 }
 
 // answer gives the request to an application, and to another one where that is
-// allowed, until there is a response head. body is the request's.
-func (h *Handler) answer(ctx context.Context, x *exchange, route *site.Route, req *protocol.Request, method string, body *body) (*answer, error) {
+// allowed, until there is a response head. body is the request's; begun, if it is
+// not nil, the first try.
+func (h *Handler) answer(ctx context.Context, x *exchange, route *site.Route, req *protocol.Request, body *body, begun *begun) (*answer, error) {
 	var tries tries
 	for {
-		answer, err := h.open(ctx, x, route, req)
-		if err == nil {
-			return answer, nil
+		answer, err := begun.take()
+		if answer == nil && err == nil {
+			answer, err = h.open(ctx, x, route, req)
 		}
-		if ctx.Err() != nil || !tries.another(err, method, route) {
+		if err == nil {
+			if err = h.readHead(x, route, req, answer); err == nil {
+				return answer, nil
+			}
+			answer.Close()
+		}
+		if ctx.Err() != nil || !tries.another(err, req.Label.Method, route) {
 			return nil, err
 		}
 		again, bad := body.rewind()
@@ -246,7 +259,7 @@ func (a *answer) Close() {
 	a.begun.free()
 }
 
-// open hands the request to an application and reads its response head.
+// open hands the request to an application.
 func (h *Handler) open(ctx context.Context, x *exchange, route *site.Route, req *protocol.Request) (*answer, error) {
 	asked := time.Now()
 	ex, err := route.Backend.Open(ctx, req)
@@ -254,10 +267,14 @@ func (h *Handler) open(ctx context.Context, x *exchange, route *site.Route, req 
 	if err != nil {
 		return nil, err
 	}
-	if a, ok := ex.(backend.Answerer); ok {
-		x.at(route.Name, a.Answerer())
+	return &answer{Exchange: ex, begun: newPiece()}, nil
+}
+
+// readHead reads the response head of an answer, which its caller closes.
+func (h *Handler) readHead(x *exchange, route *site.Route, req *protocol.Request, a *answer) error {
+	if answerer, ok := a.Exchange.(backend.Answerer); ok {
+		x.at(route.Name, answerer.Answerer())
 	}
-	a := &answer{Exchange: ex, begun: newPiece()}
 	parse := cgi.ParseHead
 	if route.NPH(req) {
 		parse = cgi.ParseNPHHead
@@ -281,14 +298,13 @@ func (h *Handler) open(ctx context.Context, x *exchange, route *site.Route, req 
 		default:
 			a.head = head
 			a.begun.skip(n)
-			if w, ok := ex.(backend.Waiter); ok {
+			if w, ok := a.Exchange.(backend.Waiter); ok {
 				w.Answered()
 			}
-			return a, nil
+			return nil
 		}
 		if err != nil {
-			a.Close()
-			return nil, err
+			return err
 		}
 	}
 }

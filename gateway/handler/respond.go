@@ -213,10 +213,17 @@ type piece struct {
 	start, end int
 }
 
-// pieceSize is how much of an answer is copied at a time.
-const pieceSize = 32 << 10
+// pieceSize is how much of an answer is copied at a time, and largePiece how much
+// once the application has proved to be that far ahead of its client.
+const (
+	pieceSize  = 32 << 10
+	largePiece = 128 << 10
+)
 
-var pieces = sync.Pool{New: func() any { return &piece{buf: make([]byte, pieceSize)} }}
+var (
+	pieces      = sync.Pool{New: func() any { return &piece{buf: make([]byte, pieceSize)} }}
+	largePieces = sync.Pool{New: func() any { return &piece{buf: make([]byte, largePiece)} }}
+)
 
 func newPiece() *piece {
 	p := pieces.Get().(*piece)
@@ -225,8 +232,11 @@ func newPiece() *piece {
 }
 
 func (p *piece) free() {
-	if len(p.buf) == pieceSize {
+	switch len(p.buf) {
+	case pieceSize:
 		pieces.Put(p)
+	case largePiece:
+		largePieces.Put(p)
 	}
 }
 
@@ -249,6 +259,11 @@ func (p *piece) fill(r io.Reader) error {
 
 // refill reads once, over what was there.
 func (p *piece) refill(r io.Reader) error {
+	if p.end == pieceSize && len(p.buf) == pieceSize {
+		large := largePieces.Get().(*piece)
+		p.buf, large.buf = large.buf, p.buf
+		large.free()
+	}
 	n, err := r.Read(p.buf)
 	p.start, p.end = 0, n
 	return err

@@ -42,7 +42,7 @@ func (h *Handler) socket(x *exchange, r *http.Request, route *site.Route, target
 	// and the application's exchange has to outlive that.
 	ctx, cancel := context.WithCancel(context.WithoutCancel(r.Context()))
 	leave := context.AfterFunc(r.Context(), cancel)
-	a, err := h.answer(ctx, x, route, req, http.MethodGet, &body{})
+	a, err := h.answer(ctx, x, route, req, &body{}, nil)
 	if err != nil {
 		cancel()
 		return err

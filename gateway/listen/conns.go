@@ -1,7 +1,6 @@
 package listen
 
 import (
-	"crypto/tls"
 	"net"
 	"net/http"
 	"sync"
@@ -87,6 +86,16 @@ func (c *Conns) Release(conn net.Conn) {
 	}
 }
 
+// HandOn forgets a connection that another server goes on with, under another
+// net.Conn perhaps. It keeps its place, which that server gives back: State must be
+// told that it is new.
+func (c *Conns) HandOn(conn net.Conn) {
+	c.quiet.Delete(conn)
+	c.mu.Lock()
+	delete(c.conns, conn)
+	c.mu.Unlock()
+}
+
 // afterLast is how much longer a connection stays open behind its last request
 // while the server stops. HTTP/2 itself closes one a second after it has told the
 // client to go, so that the client gets the end of what was sent.
@@ -159,12 +168,16 @@ func Reset(conn net.Conn) {
 	_ = conn.Close()
 }
 
-// beneath is the connection that TLS runs on, or conn itself.
+// beneath is the connection that TLS runs on, or whatever else wraps it, or conn
+// itself.
 func beneath(conn net.Conn) net.Conn {
-	if t, ok := conn.(*tls.Conn); ok {
-		return t.NetConn()
+	for {
+		outer, ok := conn.(interface{ NetConn() net.Conn })
+		if !ok {
+			return conn
+		}
+		conn = outer.NetConn()
 	}
-	return conn
 }
 
 // taken asks the kernel for a number that changes when the client takes a

@@ -50,6 +50,8 @@ type Route struct {
 	// Sockets reports whether the application takes WebSocket connections at
 	// present; nil means yes.
 	Sockets func() bool
+	// Quick is true when Backend understands Request.Pairs, or there is none.
+	Quick bool
 	// Script is true for CGI, where a script may be an NPH script.
 	Script bool
 }

@@ -85,8 +85,55 @@ func openError(name string, err error) error {
 	return fmt.Errorf("static: %w", err) // EACCES is fs.ErrPermission by itself
 }
 
+// errSlash means that a path names a directory with an index, without the slash
+// that the links of the index need.
+var errSlash = errors.New("static: directory without a slash at its end")
+
+// located is the open regular file that a path led to.
+type located struct {
+	name   string // below the root
+	file   *os.File
+	info   fs.FileInfo
+	passed []string // names of index files that were tried before in vain
+}
+
+// locate opens the file at path, or the index of a directory. The errors are
+// errSlash and those of Serve.
+func (f *Files) locate(path string) (*located, error) {
+	name := strings.TrimPrefix(path, "/")
+	name, slash := strings.CutSuffix(name, "/")
+	if name == "" {
+		name, slash = ".", path != ""
+	}
+	if !fs.ValidPath(name) || strings.IndexByte(name, 0) >= 0 {
+		return nil, missing(name)
+	}
+	if f.denied(name) {
+		return nil, fmt.Errorf("static: %q: %w", name, fs.ErrPermission)
+	}
+	file, info, err := f.open(name)
+	if err != nil {
+		return nil, err
+	}
+	if !info.IsDir() {
+		if slash {
+			_ = file.Close()
+			return nil, missing(name)
+		}
+		return &located{name: name, file: file, info: info}, nil
+	}
+	_ = file.Close()
+	l, err := f.openIndex(name)
+	if err == nil && !slash {
+		_ = l.file.Close()
+		return nil, errSlash
+	}
+	return l, err
+}
+
 // openIndex opens the file that stands for a directory.
-func (f *Files) openIndex(dir string) (*os.File, fs.FileInfo, error) {
+func (f *Files) openIndex(dir string) (*located, error) {
+	l := &located{}
 	for _, index := range f.index {
 		name := path.Join(dir, index)
 		if f.denied(name) {
@@ -95,14 +142,15 @@ func (f *Files) openIndex(dir string) (*os.File, fs.FileInfo, error) {
 		file, info, err := f.open(name)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
-			continue
 		case err != nil:
-			return nil, nil, err
+			return nil, err
 		case info.IsDir():
 			_ = file.Close()
-			continue
+		default:
+			l.name, l.file, l.info = name, file, info
+			return l, nil
 		}
-		return file, info, nil
+		l.passed = append(l.passed, name)
 	}
-	return nil, nil, missing(dir)
+	return nil, missing(dir)
 }

@@ -2,7 +2,6 @@ package static
 
 import (
 	"io/fs"
-	"net/http"
 	"os"
 	"strconv"
 	"strings"
@@ -12,24 +11,18 @@ import (
 // better first.
 var packings = [...]struct{ coding, ext string }{{"br", ".br"}, {"gzip", ".gz"}}
 
-// openPacked opens a compressed file beside the plain one, when the client
-// accepts it and it is not older than that; nil otherwise.
-func (f *Files) openPacked(name string, plain fs.FileInfo, r *http.Request) (file *os.File, info fs.FileInfo, coding string) {
-	accept := strings.Join(r.Header["Accept-Encoding"], ",")
-	for _, p := range packings {
-		if !accepts(accept, p.coding) {
-			continue
-		}
-		file, info, err := f.open(name + p.ext)
-		if err != nil {
-			continue
-		}
-		if info.Mode().IsRegular() && !info.ModTime().Before(plain.ModTime()) {
-			return file, info, p.coding
-		}
-		_ = file.Close()
+// openPacked opens the compressed file beside the plain one that has the name with
+// ext behind it; nil where there is none that is not older than that.
+func (f *Files) openPacked(name, ext string, plain fs.FileInfo) (*os.File, fs.FileInfo) {
+	file, info, err := f.open(name + ext)
+	if err != nil {
+		return nil, nil
 	}
-	return nil, nil, ""
+	if !info.Mode().IsRegular() || info.ModTime().Before(plain.ModTime()) {
+		_ = file.Close()
+		return nil, nil
+	}
+	return file, info
 }
 
 // accepts reports whether an Accept-Encoding value names coding with a weight

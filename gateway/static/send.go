@@ -26,26 +26,45 @@ const maxRanges = 16
 
 // send answers with an open regular file.
 func (f *Files) send(w http.ResponseWriter, r *http.Request, name string, file *os.File, info fs.FileInfo) error {
-	h := w.Header()
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		h.Set("Allow", "GET, HEAD")
+		w.Header().Set("Allow", "GET, HEAD")
 		return ErrMethod
 	}
 	ctype, compressible := typeOf(name)
+	coding := ""
+	if compressible {
+		accept := strings.Join(r.Header["Accept-Encoding"], ",")
+		for _, p := range packings {
+			if !accepts(accept, p.coding) {
+				continue
+			}
+			if packed, packedInfo := f.openPacked(name, p.ext, info); packed != nil {
+				defer func() { _ = packed.Close() }()
+				file, info, coding = packed, packedInfo, p.coding
+				break
+			}
+		}
+	}
+	maps.Copy(w.Header(), describe(ctype, compressible, coding, info))
+	return serveContent(w, r, info.ModTime(), file, info)
+}
+
+// describe makes the fields that tell of a file, whether all of it is sent or not.
+func describe(ctype string, compressible bool, coding string, info fs.FileInfo) http.Header {
+	h := http.Header{
+		"Content-Type":           {ctype},
+		"X-Content-Type-Options": {"nosniff"},
+		"Etag":                   {etag(info)},
+	}
 	if compressible {
 		// Also on the plain answer: a cache must not give it to others
 		// when a compressed file appears.
-		h.Add("Vary", "Accept-Encoding")
-		if packed, packedInfo, coding := f.openPacked(name, info, r); packed != nil {
-			defer func() { _ = packed.Close() }()
-			file, info = packed, packedInfo
-			h.Set("Content-Encoding", coding)
-		}
+		h["Vary"] = []string{"Accept-Encoding"}
 	}
-	h.Set("Content-Type", ctype)
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("Etag", etag(info))
-	return serveContent(w, r, info.ModTime(), file, info)
+	if coding != "" {
+		h["Content-Encoding"] = []string{coding}
+	}
+	return h
 }
 
 func serveContent(w http.ResponseWriter, r *http.Request, modified time.Time, file *os.File, info fs.FileInfo) error {

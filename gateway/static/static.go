@@ -11,9 +11,10 @@ import (
 	"io/fs"
 	"net/http"
 	"os"
-	"path"
 	"slices"
 	"strings"
+	"syscall"
+	"time"
 )
 
 var (
@@ -40,13 +41,20 @@ type Options struct {
 	// place in a name, so that neither x.PHP nor x.php.bak nor x.php~ is
 	// served either.
 	Deny []string
+	// Cache keeps small files in memory. Nil means that each request opens its
+	// file.
+	Cache *Cache
 }
 
 // Files serves one directory. It is safe for concurrent use.
 type Files struct {
-	root  *os.Root
-	index []string
-	deny  []string
+	root   *os.Root
+	handle *os.File        // the same directory, only to be looked at
+	dir    syscall.RawConn // of handle
+	index  []string
+	deny   []string
+	cache  *Cache
+	now    func() time.Time
 }
 
 // New opens the directory.
@@ -59,7 +67,7 @@ func New(o Options) (*Files, error) {
 			return nil, fmt.Errorf("static: index %q: it must be the name of a file", name)
 		}
 	}
-	f := &Files{index: slices.Clone(o.Index)}
+	f := &Files{index: slices.Clone(o.Index), cache: o.Cache, now: time.Now}
 	for _, ext := range o.Deny {
 		if len(ext) < 2 || ext[0] != '.' || strings.ContainsAny(ext[1:], "./") {
 			return nil, fmt.Errorf("static: deny %q: it must be an extension, as .php", ext)
@@ -70,14 +78,25 @@ func New(o Options) (*Files, error) {
 	if f.root, err = os.OpenRoot(o.Dir); err != nil {
 		return nil, fmt.Errorf("static: %w", err)
 	}
+	if f.handle, err = f.root.Open("."); err == nil {
+		f.dir, err = f.handle.SyscallConn()
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("static: %w", err)
+	}
 	return f, nil
 }
 
 // Close closes the directory. Responses that have begun go on.
-func (f *Files) Close() error { return f.root.Close() }
+func (f *Files) Close() error {
+	f.cache.forget(f)
+	return errors.Join(f.root.Close(), f.handle.Close())
+}
 
-// Serve answers r with the file at name, the decoded path below the route's
-// prefix. It begins with "/" and ends with one where the client's did.
+// Serve answers r with the file at path, which is decoded and below the route's
+// prefix. It begins with "/" and ends with one where the client's did; for the
+// prefix itself it is "".
 //
 // With an error nothing was written and, but for Allow, no header was set, so
 // that the caller makes the error page; ErrIncomplete is the exception. It is
@@ -86,36 +105,23 @@ func (f *Files) Close() error { return f.root.Close() }
 // denied: a dot file, a denied extension, a link out of the directory, a file
 // that the gateway may not read; ErrMethod as said there. Anything else is a
 // failure of the machine.
-func (f *Files) Serve(w http.ResponseWriter, r *http.Request, name string) error {
-	name = strings.TrimPrefix(name, "/")
-	name, isDir := strings.CutSuffix(name, "/")
-	if name == "" {
-		name, isDir = ".", true
-	}
-	if !fs.ValidPath(name) || strings.IndexByte(name, 0) >= 0 {
-		return missing(name)
-	}
-	if f.denied(name) {
-		return fmt.Errorf("static: %q: %w", name, fs.ErrPermission)
-	}
-	file, info, err := f.open(name)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = file.Close() }()
-	if !info.IsDir() {
-		if isDir {
-			return missing(name)
+func (f *Files) Serve(w http.ResponseWriter, r *http.Request, path string) error {
+	if given := conditionsOf(r.Header); f.hot(r.Method, &given) {
+		v, err := f.cached(path, given.AcceptEncoding)
+		if err != nil {
+			return err
 		}
-		return f.send(w, r, name, file, info)
+		if v != nil && v.content != nil {
+			return v.content.serve(w, r, &given)
+		}
 	}
-	index, info, err := f.openIndex(name)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = index.Close() }()
-	if !strings.HasSuffix(r.URL.Path, "/") {
+	l, err := f.locate(path)
+	if err == errSlash {
 		return redirect(w, r)
 	}
-	return f.send(w, r, path.Join(name, info.Name()), index, info)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = l.file.Close() }()
+	return f.send(w, r, l.name, l.file, l.info)
 }

@@ -27,6 +27,8 @@ type site struct {
 	dir  string
 	url  string
 	errs chan error // what Serve returned, nil included
+
+	files *Files
 }
 
 // newSite makes a tree from path → content beside "outside/secret.txt".
@@ -43,10 +45,14 @@ func newSite(t *testing.T, o Options, files map[string]string) *site {
 		s.write(name, content)
 	}
 	o.Dir = s.dir
+	if o.Cache == nil {
+		o.Cache = NewCache(1 << 20)
+	}
 	f, err := New(o)
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.files = f
 	t.Cleanup(func() { _ = f.Close() })
 	server := httptest.NewServer(s.handler(f))
 	t.Cleanup(server.Close)
@@ -240,7 +246,7 @@ func TestDirectoryRedirect(t *testing.T) {
 	}
 	defer func() { _ = f.Close() }()
 	w := httptest.NewRecorder()
-	if err := f.Serve(w, httptest.NewRequest("GET", "/static?x", nil), "/"); err != nil || w.Code != 301 || w.Header().Get("Location") != "./static/?x" {
+	if err := f.Serve(w, httptest.NewRequest("GET", "/static?x", nil), ""); err != nil || w.Code != 301 || w.Header().Get("Location") != "./static/?x" {
 		t.Errorf("prefix without a slash: %d, %v, error %v", w.Code, w.Header(), err)
 	}
 }

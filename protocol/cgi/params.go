@@ -3,7 +3,6 @@ package cgi
 import (
 	"net"
 	"net/http"
-	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -73,54 +72,29 @@ func AppendParams(dst []protocol.Param, r *http.Request, t *Target) []protocol.P
 	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
 		size += clientCertParams
 	}
-	dst = slices.Grow(dst, size)
 	start := len(dst)
-
-	dst = append(dst,
-		protocol.Param{Name: "GATEWAY_INTERFACE", Value: "CGI/1.1"},
-		protocol.Param{Name: "SERVER_SOFTWARE", Value: orElse(t.Software, "gatecrew")},
-		protocol.Param{Name: "SERVER_PROTOCOL", Value: r.Proto},
-		// php-cgi built with force-cgi-redirect runs nothing without it.
-		protocol.Param{Name: "REDIRECT_STATUS", Value: "200"},
-	)
-	if t.DocumentRoot != "" {
-		dst = append(dst, protocol.Param{Name: "DOCUMENT_ROOT", Value: t.DocumentRoot})
+	o := output{params: slices.Grow(dst, size)}
+	local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	m := meta{
+		proto: r.Proto, method: orElse(r.Method, http.MethodGet), target: originForm(r), query: r.URL.RawQuery,
+		local: LocalEndpoint(local), remote: RemoteEndpoint(r.RemoteAddr), tls: r.TLS,
+		host: r.Host, trailers: acceptsTrailers(r),
 	}
-	dst = appendServer(dst, r, t)
-	dst = append(dst,
-		protocol.Param{Name: "REQUEST_METHOD", Value: orElse(r.Method, http.MethodGet)},
-		protocol.Param{Name: "REQUEST_URI", Value: originForm(r)},
-		protocol.Param{Name: "QUERY_STRING", Value: r.URL.RawQuery},
-		protocol.Param{Name: "SCRIPT_NAME", Value: t.ScriptName},
-		protocol.Param{Name: "PATH_INFO", Value: t.PathInfo},
-		protocol.Param{Name: "DOCUMENT_URI", Value: t.ScriptName + t.PathInfo},
-	)
-	if t.ScriptFilename != "" {
-		dst = append(dst, protocol.Param{Name: "SCRIPT_FILENAME", Value: t.ScriptFilename})
+	// A length of zero says in r that there is no body, or that there is an
+	// empty one; only the latter is shown (RFC 3875, section 4.1.2).
+	if r.ContentLength > 0 || r.ContentLength == 0 && (len(r.Header["Content-Length"]) > 0 || len(r.TransferEncoding) > 0) {
+		m.length = strconv.FormatInt(r.ContentLength, 10)
 	}
-	if t.DocumentRoot != "" && t.PathInfo != "" {
-		dst = append(dst, protocol.Param{Name: "PATH_TRANSLATED", Value: strings.TrimSuffix(t.DocumentRoot, "/") + t.PathInfo})
+	if types := r.Header["Content-Type"]; len(types) > 0 {
+		m.contentType, m.typed = types[0], true
 	}
-	if t.AuthType != "" {
-		dst = append(dst, protocol.Param{Name: "AUTH_TYPE", Value: t.AuthType})
-	}
-	if t.RemoteUser != "" {
-		dst = append(dst, protocol.Param{Name: "REMOTE_USER", Value: t.RemoteUser})
-	}
-	dst = appendRemote(dst, r)
-	dst = appendContent(dst, r)
-	if r.Host != "" {
-		dst = append(dst, protocol.Param{Name: "HTTP_HOST", Value: r.Host})
-	}
-	if acceptsTrailers(r) {
-		dst = append(dst, protocol.Param{Name: "HTTP_TE", Value: "trailers"})
-	}
+	o.variables(&m, t)
 	for name, values := range r.Header {
 		if variable, ok := fieldVariable(name, t.PassAuthorization); ok && len(values) > 0 {
-			dst = append(dst, protocol.Param{Name: variable, Value: joinValues(name, values)})
+			o.add(variable, joinValues(name, values))
 		}
 	}
-	return overrideParams(dst, start, t.Extra)
+	return overrideParams(o.params, start, t.Extra)
 }
 
 // overrideParams sets the extra variables in dst[start:].
@@ -132,71 +106,6 @@ func overrideParams(dst []protocol.Param, start int, extra []protocol.Param) []p
 		} else {
 			dst[start+i].Value = e.Value
 		}
-	}
-	return dst
-}
-
-// appendServer says where the request came in. On a socket that has no
-// address, a unix one, the port is the scheme's own.
-func appendServer(dst []protocol.Param, r *http.Request, t *Target) []protocol.Param {
-	scheme, port := "http", "80"
-	if r.TLS != nil {
-		scheme, port = "https", "443"
-	}
-	name := "localhost"
-	local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
-	// *net.TCPAddr and *net.UDPAddr (HTTP/3) have this method.
-	if a, ok := local.(interface{ AddrPort() netip.AddrPort }); ok {
-		if ap := a.AddrPort(); ap.IsValid() {
-			// One string holds all three: "[2001:db8::1]:80".
-			s := netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port()).String()
-			colon := strings.LastIndexByte(s, ':')
-			name, port = s[:colon], s[colon+1:]
-			dst = append(dst, protocol.Param{Name: "SERVER_ADDR", Value: strings.Trim(name, "[]")})
-		}
-	}
-	dst = append(dst,
-		protocol.Param{Name: "SERVER_NAME", Value: orElse(t.ServerName, name)},
-		protocol.Param{Name: "SERVER_PORT", Value: port},
-		protocol.Param{Name: "REQUEST_SCHEME", Value: scheme},
-	)
-	if r.TLS != nil {
-		dst = appendTLS(dst, r.TLS)
-	}
-	return dst
-}
-
-// appendRemote says where the client is. The client of a unix socket has no
-// address: the variables that must be there are empty, since any address would
-// be believed by someone, 127.0.0.1 most of all.
-func appendRemote(dst []protocol.Param, r *http.Request) []protocol.Param {
-	host, port, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		host, port = r.RemoteAddr, ""
-	}
-	host, _, _ = strings.Cut(host, "%") // an IPv6 zone means nothing to others
-	if _, err := netip.ParseAddr(host); err != nil {
-		host, port = "", ""
-	}
-	dst = append(dst,
-		protocol.Param{Name: "REMOTE_ADDR", Value: host},
-		// RFC 3875, section 4.1.9: the address, when the name was not looked up.
-		protocol.Param{Name: "REMOTE_HOST", Value: host},
-	)
-	if port != "" {
-		dst = append(dst, protocol.Param{Name: "REMOTE_PORT", Value: port})
-	}
-	return dst
-}
-
-func appendContent(dst []protocol.Param, r *http.Request) []protocol.Param {
-	// A length of zero says in r that there is no body, or that there is an
-	// empty one; only the latter is shown (RFC 3875, section 4.1.2).
-	if r.ContentLength > 0 || r.ContentLength == 0 && (len(r.Header["Content-Length"]) > 0 || len(r.TransferEncoding) > 0) {
-		dst = append(dst, protocol.Param{Name: "CONTENT_LENGTH", Value: strconv.FormatInt(r.ContentLength, 10)})
-	}
-	if types := r.Header["Content-Type"]; len(types) > 0 {
-		dst = append(dst, protocol.Param{Name: "CONTENT_TYPE", Value: types[0]})
 	}
 	return dst
 }

@@ -70,8 +70,8 @@ type Resolver struct {
 // (*url.URL).EscapedPath gives it. Joined, the Name and PathInfo of the result
 // are what CleanPath makes of it.
 //
-// A segment names no file when it is empty, begins with a dot, or has a slash
-// in its decoded form. The errors are a *RequestError where CleanPath gives
+// A segment names no file when it is hidden: empty, with a dot at its beginning, or
+// with a slash in its decoded form. The errors are a *RequestError where CleanPath gives
 // one, fs.ErrNotExist also for a path outside of Prefix, a link out of Root
 // and for what is neither file nor directory, fs.ErrPermission, ErrNotScript,
 // ErrNotExecutable, ErrDirectory, or a failure of the disk.
@@ -84,13 +84,60 @@ func (rv *Resolver) Resolve(escapedPath string) (Script, error) {
 	if !ok {
 		return Script{}, notExist(escapedPath)
 	}
+	if file, name, ok := rv.whole(segs, escapedPath); ok {
+		if info, err := rv.stat(file); err == nil && !info.IsDir() {
+			return rv.script(file, info, name, "")
+		}
+	}
+	return rv.walk(all, segs, escapedPath)
+}
+
+// whole returns the file that most requests are for: the one that the path names
+// to its end, or the first index of the folder that it names, with SCRIPT_NAME.
+// Where it is a file, all before it are folders, so that the walk would come to
+// the same and look at each of them. It is false where the walk has but one step,
+// or is as likely to be needed after all.
+func (rv *Resolver) whole(segs []string, escapedPath string) (file, name string, ok bool) {
+	last := len(segs) - 1
+	if last < 1 {
+		return "", "", false
+	}
+	name, err := CleanPath(escapedPath)
+	if err != nil {
+		return "", "", false
+	}
+	for i, seg := range segs {
+		if hidden(seg) && (seg != "" || i < last) {
+			return "", "", false
+		}
+		if _, script := rv.Extensions[path.Ext(seg)]; script && i < last { // the rest is PATH_INFO
+			return "", "", false
+		}
+	}
+	file = strings.Join(segs, "/")
+	if segs[last] == "" {
+		if len(rv.Index) != 1 {
+			return "", "", false
+		}
+		file, name = path.Join(file, rv.Index[0]), name+rv.Index[0]
+	}
+	return file, name, true
+}
+
+// hidden reports whether a segment names no file.
+func hidden(seg string) bool {
+	return seg == "" || seg[0] == '.' || strings.IndexByte(seg, '/') >= 0
+}
+
+// walk looks at each segment of segs, the end of all, in turn.
+func (rv *Resolver) walk(all, segs []string, escapedPath string) (Script, error) {
 	mounted := len(all) - len(segs) // segments that are the prefix
 	dir := ""
 	for i, seg := range segs {
 		if seg == "" && i == len(segs)-1 {
 			return rv.index(dir, joinSegments(all))
 		}
-		if seg == "" || seg[0] == '.' || strings.IndexByte(seg, '/') >= 0 {
+		if hidden(seg) {
 			return Script{}, notExist(escapedPath)
 		}
 		file := path.Join(dir, seg)

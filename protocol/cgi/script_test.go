@@ -323,7 +323,37 @@ func checkScript(t *testing.T, dir, path string, s Script) {
 	}
 }
 
-// FuzzResolve: the property of checkScript for any path.
+// checkWalk holds that the walk, segment by segment, comes to what Resolve did.
+func checkWalk(t *testing.T, rv *Resolver, path string, got Script, gotErr error) {
+	t.Helper()
+	all, err := segments(path)
+	if err != nil {
+		return
+	}
+	want, err := rv.walk(all, all, path)
+	if got != want || fmt.Sprint(gotErr) != fmt.Sprint(err) {
+		t.Fatalf("%q: %+v, %v; the walk comes to %+v, %v", path, got, gotErr, want, err)
+	}
+}
+
+func TestResolveIsTheWalk(t *testing.T) {
+	_, rv := tree(t)
+	folders := []string{"", "sub", "indir", "outdir", "x.php", "dirs", "index.php", ".git", "sub/deep", "outdir/root", "empty", "nothing", "sub/.."}
+	names := []string{"", "index.php", "deep", "s.php", "in.php", "out.php", "loop.php", "fifo.php", "y.php", "index.html", "x", ".hidden.php", "plain.cgi",
+		"A.PHP", "..", "a%2fb", "%69ndex.php", "index.php/x", "s.php/", "//"}
+	for _, index := range [][]string{rv.Index, {"index.php"}, nil} {
+		rv.Index = index
+		for _, folder := range folders {
+			for _, name := range names {
+				path := "/" + folder + "/" + name
+				s, err := rv.Resolve(path)
+				checkWalk(t, rv, path, s, err)
+			}
+		}
+	}
+}
+
+// FuzzResolve: the properties of checkScript and checkWalk for any path.
 func FuzzResolve(f *testing.F) {
 	dir, rv := tree(f)
 	for _, path := range []string{
@@ -333,7 +363,9 @@ func FuzzResolve(f *testing.F) {
 		f.Add(path)
 	}
 	f.Fuzz(func(t *testing.T, path string) {
-		if s, err := rv.Resolve(path); err == nil {
+		s, err := rv.Resolve(path)
+		checkWalk(t, rv, path, s, err)
+		if err == nil {
 			checkScript(t, dir, path, s)
 		}
 	})
@@ -341,8 +373,9 @@ func FuzzResolve(f *testing.F) {
 
 func BenchmarkResolve(b *testing.B) {
 	_, rv := tree(b)
-	for _, path := range []string{"/index.php/a/b", "/sub/deep/s.php"} {
-		b.Run(fmt.Sprint(strings.Count(path, "/")), func(b *testing.B) {
+	rv.Index = []string{"index.php"}
+	for _, path := range []string{"/index.php", "/index.php/a/b", "/sub/", "/sub/deep/s.php"} {
+		b.Run(strings.ReplaceAll(path[1:], "/", "|"), func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				if _, err := rv.Resolve(path); err != nil {

@@ -190,6 +190,9 @@ func (c *Conn) Open(req *protocol.Request, ended func()) (*Stream, error) {
 // start takes an id for s and queues what there is to send at once.
 func (c *Conn) start(s *Stream, req *protocol.Request) *protocol.Error {
 	size, err := paramsSize(req.Params)
+	if err == nil && len(req.Pairs) > maxContent {
+		err = fmt.Errorf("fcgi: encoded parameters: %d bytes, at most %d are taken", len(req.Pairs), maxContent)
+	}
 	if err == nil && s.socket && !c.Async() {
 		err = errors.New("fcgi: the worker takes no WebSockets")
 	}
@@ -214,7 +217,12 @@ func (c *Conn) start(s *Stream, req *protocol.Request) *protocol.Error {
 	c.loop.sending()
 	s.start = c.w.position()
 	b := appendBegin(c.w.pending, s.id, uint16(req.Role))
-	b = appendParams(b, s.id, req.Params, size)
+	if req.Pairs != nil {
+		b = appendStream(b, typeParams, s.id, req.Pairs)
+		b = appendHeader(b, typeParams, s.id, 0)
+	} else {
+		b = appendParams(b, s.id, req.Params, size)
+	}
 	if whole {
 		b = appendStream(b, typeStdin, s.id, body)
 		b = appendHeader(b, typeStdin, s.id, 0)

@@ -95,7 +95,7 @@ func (w *echoWorker) answer(id uint16, e *echo) {
 	}
 	var token string
 	var times int
-	decodePairs(e.params, func(name, value []byte) {
+	protocol.EachPair(e.params, func(name, value []byte) {
 		switch string(name) {
 		case "TOKEN":
 			token = string(value)

@@ -18,9 +18,9 @@ func TestParamsKeepPairsWhole(t *testing.T) {
 		for i := 0; total < 5*maxContent; i++ {
 			p := protocol.Param{Name: fmt.Sprintf("%05d", i)[:1+i%5], Value: strings.Repeat("v", max(0, size-i%3))}
 			params = append(params, p)
-			total += pairSize(p.Name, p.Value)
+			total += protocol.PairSize(p.Name, p.Value)
 		}
-		params = slices.DeleteFunc(params, func(p protocol.Param) bool { return pairSize(p.Name, p.Value) > maxContent })
+		params = slices.DeleteFunc(params, func(p protocol.Param) bool { return protocol.PairSize(p.Name, p.Value) > maxContent })
 		stream := appendParams(nil, 1, params, total)
 		var got []protocol.Param
 		for len(stream) > 0 {
@@ -28,7 +28,7 @@ func TestParamsKeepPairsWhole(t *testing.T) {
 			if err != nil || h.typ != typeParams {
 				t.Fatalf("size %d: %+v, %v", size, h, err)
 			}
-			if err := decodePairs(stream[headerSize:][:h.content], func(name, value []byte) {
+			if err := protocol.EachPair(stream[headerSize:][:h.content], func(name, value []byte) {
 				got = append(got, protocol.Param{Name: string(name), Value: string(value)})
 			}); err != nil {
 				t.Fatalf("size %d: after %d pairs: %v", size, len(got), err)

@@ -76,7 +76,8 @@ type Stream struct {
 	trailers  []protocol.Param
 	spoilt    error // a file or trailers that can't be had: an *protocol.Error
 	closed    bool
-	waiting   bool // the read loop waits for room (without flow)
+	waiting   bool   // the read loop waits for room (without flow)
+	told      func() // Notify's; nil when nobody is to be told
 
 	stderrMu sync.Mutex // held during stderr.Write, so that none is on its way after Close
 	stderr   io.Writer  // nil when nobody listens, and after Close
@@ -168,8 +169,9 @@ func (s *Stream) Close() error {
 	s.closed = true
 	s.buf.reset()
 	s.dropFileLocked()
-	s.wake.Broadcast()
+	tell := s.wakeLocked()
 	s.mu.Unlock()
+	tell()
 	if first {
 		s.send.abort(s)
 		s.stderrMu.Lock() // waits for a Write on its way; there will be no other
@@ -191,8 +193,9 @@ func (s *Stream) interrupt(err *protocol.Error) {
 	if s.broken == nil {
 		s.broken = err
 	}
-	s.wake.Broadcast()
+	tell := s.wakeLocked()
 	s.mu.Unlock()
+	tell()
 }
 
 // contextError tells apart a client that went away and a request that took
@@ -231,6 +234,13 @@ func (s *Stream) stdout(p []byte) error {
 		if n := min(s.window-s.buf.len(), len(p)); n > 0 {
 			s.buf.write(p[:n])
 			p = p[n:]
+			continue
+		}
+		if s.told != nil { // who makes room has to be told so first
+			tell := s.wakeLocked()
+			s.mu.Unlock()
+			tell()
+			s.mu.Lock()
 			continue
 		}
 		s.waiting = true
@@ -293,14 +303,45 @@ func (s *Stream) fail(err *protocol.Error) {
 	if !s.over {
 		s.over, s.result = true, err
 	}
-	s.wake.Broadcast()
+	tell := s.wakeLocked()
 	s.mu.Unlock()
+	tell()
 }
 
 // notify wakes the reader.
 func (s *Stream) notify() {
 	s.touched = false
 	s.mu.Lock()
-	s.wake.Broadcast()
+	tell := s.wakeLocked()
 	s.mu.Unlock()
+	tell()
 }
+
+// Notify implements protocol.Notifier.
+func (s *Stream) Notify(f func()) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.readyLocked() {
+		return false
+	}
+	s.told = f
+	return true
+}
+
+// readyLocked reports whether Read would not wait.
+func (s *Stream) readyLocked() bool {
+	return s.closed || s.broken != nil || s.over || s.buf.len() > 0
+}
+
+// wakeLocked wakes the reader, and returns what is to be called when the lock has
+// been given back.
+func (s *Stream) wakeLocked() (tell func()) {
+	s.wake.Broadcast()
+	if s.told == nil || !s.readyLocked() {
+		return nobody
+	}
+	tell, s.told = s.told, nil
+	return tell
+}
+
+func nobody() {}

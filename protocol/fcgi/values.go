@@ -74,7 +74,7 @@ func appendGetValues(b []byte, window int) []byte {
 		{Name: "GATECREW_FLOW", Value: strconv.Itoa(flowVersion)},
 		{Name: "GATECREW_WINDOW", Value: strconv.Itoa(window)}, {Name: "GATECREW_AHEAD"}, {Name: "GATECREW_ASYNC"},
 	} {
-		pairs = appendPair(pairs, p.Name, p.Value)
+		pairs = protocol.AppendPair(pairs, p.Name, p.Value)
 	}
 	return append(appendHeader(b, typeGetValues, 0, len(pairs)), pairs...)
 }
@@ -109,7 +109,7 @@ func (c *Conn) values(p []byte) error {
 func parseValues(p []byte) (Values, error) {
 	var v Values
 	var bad error
-	err := decodePairs(p, func(name, value []byte) {
+	err := protocol.EachPair(p, func(name, value []byte) {
 		limit := maxWindow
 		var field *int
 		var flag int

@@ -125,18 +125,18 @@ func TestPairVectors(t *testing.T) {
 	for _, v := range vectors(t, "pairs.hex") {
 		t.Run(v.name, func(t *testing.T) {
 			var got []protocol.Param
-			err := decodePairs(v.bytes, func(name, value []byte) {
+			err := protocol.EachPair(v.bytes, func(name, value []byte) {
 				got = append(got, protocol.Param{Name: string(name), Value: string(value)})
 			})
 			if v.meaning == "truncated" {
-				if !errors.Is(err, errPairsTruncated) {
-					t.Errorf("decodePairs: %v", err)
+				if !errors.Is(err, protocol.ErrPairs) {
+					t.Errorf("EachPair: %v", err)
 				}
 				return
 			}
 			want := params(t, strings.Fields(v.meaning))
 			if err != nil || fmt.Sprint(got) != fmt.Sprint(want) {
-				t.Errorf("decodePairs: %.80v, %v; want %.80v", got, err, want)
+				t.Errorf("EachPair: %.80v, %v; want %.80v", got, err, want)
 			}
 			again := appendPairs(nil, want)
 			if !strings.HasPrefix(v.name, "long-form") && !bytes.Equal(again, v.bytes) {
@@ -285,7 +285,7 @@ func FuzzPairs(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var got []protocol.Param
-		if decodePairs(b, func(name, value []byte) {
+		if protocol.EachPair(b, func(name, value []byte) {
 			got = append(got, protocol.Param{Name: string(name), Value: string(value)})
 		}) != nil {
 			return
@@ -295,7 +295,7 @@ func FuzzPairs(f *testing.F) {
 			t.Fatalf("size %d, %v; encoded in %d bytes, from %d", size, err, len(again), len(b))
 		}
 		i := 0
-		err := decodePairs(again, func(name, value []byte) {
+		err := protocol.EachPair(again, func(name, value []byte) {
 			if string(name) != got[i].Name || string(value) != got[i].Value {
 				t.Fatalf("pair %d changed", i)
 			}

@@ -6,8 +6,9 @@ import (
 	"os"
 	"runtime"
 	"sync"
-	"syscall"
 	"time"
+
+	"gatecrew/protocol/nonblock"
 )
 
 const (
@@ -28,8 +29,8 @@ const (
 type writer struct {
 	nc      net.Conn
 	timeout time.Duration
-	direct  *directWriter // nil when nc has no descriptor of its own
-	died    func(error)   // called without mu, at most once, when a write fails
+	direct  *nonblock.Writer // nil when nc has no descriptor of its own
+	died    func(error)      // called without mu, at most once, when a write fails
 
 	// mu guards the fields below and, in Conn, the table of requests: the
 	// order of records and the life of their ids are one thing. A record
@@ -47,7 +48,7 @@ type writer struct {
 
 func (w *writer) init(nc net.Conn, timeout time.Duration, died func(error)) {
 	w.nc, w.timeout, w.died = nc, timeout, died
-	w.direct = newDirectWriter(nc)
+	w.direct = nonblock.NewWriter(nc)
 	w.room.L = &w.mu
 }
 
@@ -74,7 +75,7 @@ func (w *writer) flush() {
 		if batch == nil {
 			return
 		}
-		n, err := w.direct.write(batch)
+		n, err := w.direct.Write(batch)
 		if err != nil {
 			w.fail(len(batch)-n, err)
 			return
@@ -176,62 +177,4 @@ func (w *writer) closeWrite() {
 		return
 	}
 	_ = w.nc.Close()
-}
-
-// directWriter writes to a socket without waiting for it: it costs no
-// deadline, and tells how much the socket took.
-type directWriter struct {
-	raw  syscall.RawConn
-	step func(fd uintptr) bool
-	p    []byte
-	n    int
-	err  error
-}
-
-// newDirectWriter knows the sockets whose Write is nothing but the system
-// call; for every other net.Conn it returns nil.
-func newDirectWriter(nc net.Conn) *directWriter {
-	var sc syscall.Conn
-	switch nc := nc.(type) {
-	case *net.UnixConn:
-		sc = nc
-	case *net.TCPConn:
-		sc = nc
-	default:
-		return nil
-	}
-	raw, err := sc.SyscallConn()
-	if err != nil {
-		return nil
-	}
-	d := &directWriter{raw: raw}
-	d.step = func(fd uintptr) bool {
-		for d.n < len(d.p) {
-			n, err := syscall.Write(int(fd), d.p[d.n:])
-			switch err {
-			case nil:
-				d.n += n
-			case syscall.EINTR:
-			case syscall.EAGAIN:
-				return true
-			default:
-				d.err = err
-				return true
-			}
-		}
-		return true
-	}
-	return d
-}
-
-// write returns how many bytes of p the socket took. It is called by one
-// flusher at a time.
-func (d *directWriter) write(p []byte) (int, error) {
-	d.p, d.n, d.err = p, 0, nil
-	err := d.raw.Write(d.step)
-	d.p = nil
-	if err == nil {
-		err = d.err
-	}
-	return d.n, err
 }

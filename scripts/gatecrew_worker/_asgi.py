@@ -9,7 +9,7 @@ from gatecrew_worker._async import Loop
 from gatecrew_worker._interrupt import CURRENT
 from gatecrew_worker._lifespan import Lifespan
 from gatecrew_worker._loader import StartupFailed
-from gatecrew_worker._response import Response
+from gatecrew_worker._response import Answering, Response
 from gatecrew_worker._scope import Scopes
 from gatecrew_worker._websocket import WebSocket
 
@@ -17,10 +17,15 @@ from gatecrew_worker._websocket import WebSocket
 def serve(app, sock, control, options, started):
     """Serves an application until the gateway, or SIGTERM, ends that. started
     is called with the loop and control before the first request."""
-    loop = Loop(sock, options.concurrency, _event_loop(options.loop))
+    if options.speed is None:
+        make_loop, make_handler = Loop, Handler
+    else:
+        from gatecrew_worker._asgi_native import NativeHandler as make_handler
+        from gatecrew_worker._asgi_native import NativeLoop as make_loop
+    loop = make_loop(sock, options.concurrency, _event_loop(options.loop))
     lifespan = Lifespan(app, options.lifespan)
     started(loop, control)
-    loop.run(Handler(app, loop, options.root_path, lifespan.state), lifespan)
+    loop.run(make_handler(app, loop, options.root_path, lifespan.state).handle, lifespan)
 
 
 def _event_loop(kind):
@@ -37,57 +42,16 @@ def _event_loop(kind):
     return asyncio.new_event_loop
 
 
-class Handler:
-    """Runs one application for the requests of a loop."""
+class Exchanging(Answering):
+    """The two callables of the application."""
 
-    def __init__(self, app, loop, root_path="", state=None):
-        self._app = app
-        self._loop = loop
-        self._scopes = Scopes(root_path, state)
-
-    async def __call__(self, request):
-        """Answers one request, whatever the application does."""
-        loop = self._loop
-        try:
-            if not loop.take(request):
-                return
-            CURRENT.set(request)
-            scope = self._scopes.make(request)
-            kind = WebSocket if request.role == rec.WEBSOCKET else Exchange
-            exchange = kind(loop, request, scope)
-            try:
-                await self._app(scope, exchange.receive, exchange.send)
-                exchange.finish()
-            except BaseException as exc:
-                # SystemExit and KeyboardInterrupt as well: they end the request
-                # of whoever raised them, not the ones of its neighbours.
-                exchange.fail(exc)
-        except BaseException as exc:  # not the application's
-            loop.fail(exc)
-        finally:
-            loop.done(request)
-
-
-_interrupt.ENTRIES.update((Handler.__call__.__code__, Loop.run.__code__))
-
-
-class Exchange:
-    """An http scope: the two callables of the application."""
-
-    __slots__ = ("_loop", "_request", "_response", "_whole")
-
-    def __init__(self, loop, request, scope):
-        self._loop = loop
-        self._request = request
-        self._response = Response(
-            loop, request, scope["method"] == "HEAD", "http.response.trailers" in scope["extensions"])
-        self._whole = False  # the application has all of the body
+    __slots__ = ()
 
     async def receive(self):
         request = self._request
         loop = self._loop
         chunks = request.input
-        while not self._whole and not self._response.complete:
+        while not self._whole and not self.complete:
             ended = request.input_ended  # before the chunks are looked at: none comes after it
             if chunks or ended:
                 body = chunks.popleft() if chunks else b""
@@ -103,42 +67,82 @@ class Exchange:
             await loop.wait(request)
         while not (request.ended or loop.gone(request)):
             await loop.wait(request)
-        self._response.told = True
+        self.told = True
         return {"type": "http.disconnect"}
 
     async def send(self, message):
         kind = message["type"]
-        response = self._response
         if kind == "http.response.body":
-            if not response.started or response.complete or response.awaits_trailers:
+            if not self.started or self.complete or self.awaits_trailers:
                 raise self._unexpected(kind)
-            rest = response.body(message)
+            rest = self.body(message)
             if rest is not None:
                 await rest
         elif kind == "http.response.start":
-            if response.started:
+            if self.started:
                 raise self._unexpected(kind)
-            response.start(message)
-        elif kind == "http.response.early_hint" and not response.complete:
-            await response.early_hint(message)
-        elif kind == "http.response.pathsend" and response.started and not response.complete:
-            await response.file(message)
-        elif kind == "http.response.trailers" and response.awaits_trailers:
-            await response.trailers(message)
+            self.start(message)
+        elif kind == "http.response.early_hint" and not self.complete:
+            await self.early_hint(message)
+        elif kind == "http.response.pathsend" and self.started and not self.complete:
+            await self.file(message)
+        elif kind == "http.response.trailers" and self.awaits_trailers:
+            await self.trailers(message)
         else:
             raise self._unexpected(kind)
 
     def _unexpected(self, kind):
-        response = self._response
-        if response.complete:
+        if self.complete:
             return RuntimeError("unexpected message %r: the answer is complete" % kind)
-        expected = "http.response.body" if response.started else "http.response.start"
-        if response.awaits_trailers:
+        expected = "http.response.body" if self.started else "http.response.start"
+        if self.awaits_trailers:
             expected = "http.response.trailers"
         return RuntimeError("unexpected message %r: expected is %r" % (kind, expected))
 
-    def finish(self):
-        self._response.finish()
 
-    def fail(self, exc):
-        self._response.fail(exc)
+class Exchange(Exchanging, Response):
+    """An http scope."""
+
+    __slots__ = ("_whole",)
+
+    def __init__(self, loop, request, scope):
+        super().__init__(loop, request, scope["method"] == "HEAD", "http.response.trailers" in scope["extensions"])
+        self._whole = False  # the application has all of the body
+
+
+class Handler:
+    """Runs one application for the requests of a loop."""
+
+    _make_scopes = Scopes
+    _make_exchange = Exchange
+
+    def __init__(self, app, loop, root_path="", state=None):
+        self._app = app
+        self._loop = loop
+        self._scopes = self._make_scopes(root_path, state)
+
+    async def handle(self, request):
+        """Answers one request, whatever the application does."""
+        loop = self._loop
+        try:
+            if not loop.take(request):
+                return
+            CURRENT.set(request)
+            scope = self._scopes.make(request)
+            make = WebSocket if request.role == rec.WEBSOCKET else self._make_exchange
+            exchange = make(loop, request, scope)
+            try:
+                await self._app(scope, exchange.receive, exchange.send)
+                if not request.ended:
+                    exchange.finish()
+            except BaseException as exc:
+                # SystemExit and KeyboardInterrupt as well: they end the request
+                # of whoever raised them, not the ones of its neighbours.
+                exchange.fail(exc)
+        except BaseException as exc:  # not the application's
+            loop.fail(exc)
+        finally:
+            loop.done(request)
+
+
+_interrupt.ENTRIES.update((Handler.handle.__code__, Loop.run.__code__))

@@ -24,7 +24,7 @@ from time import perf_counter
 
 from gatecrew_worker import _files
 from gatecrew_worker import _records as rec
-from gatecrew_worker._connection import INPUT_WINDOW, ClientDisconnected, Connection, Request
+from gatecrew_worker._connection import INPUT_WINDOW, ClientDisconnected, Connection, Request, held_back
 
 _BLOCK = 65536  # bytes read at once
 
@@ -44,7 +44,20 @@ _pack_header = rec.HEADER.pack
 _pack_end = rec.END.pack
 
 
-class AsyncRequest(Request):
+class Wakes:
+    """A request that something waits for."""
+
+    __slots__ = ()
+
+    def wake(self):
+        """Has all that wait look again."""
+        waiters, self.waiters = self.waiters, ()
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+class AsyncRequest(Wakes, Request):
     """A request that is a task of the event loop."""
 
     __slots__ = (
@@ -62,13 +75,6 @@ class AsyncRequest(Request):
         self.unsent = ()
         self.feed = None
         self.closed = False
-
-    def wake(self):
-        """Has all that wait look again."""
-        waiters, self.waiters = self.waiters, ()
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
 
 
 class _Part:
@@ -101,7 +107,8 @@ class Loop:
         self.end_of_input = False  # nothing more will arrive
         self._new_event_loop = new_event_loop
         self._sock = sock
-        self._connection = Connection(concurrency, asynchronous=True, make_request=AsyncRequest)
+        self._connection = self._make_connection(concurrency)
+        self._requests = self._connection.requests
         self._lock = allocate_lock()  # guards reading and decoding
         self._ready = {}  # requests that no application code has seen; whoever removes one has it
         self._running = set()  # tasks
@@ -118,6 +125,9 @@ class Loop:
         self._broken = False  # nothing more can be sent
         self._send_lock = allocate_lock()
         self._told = 0  # the count of the last GATECREW_BEGUN
+
+    def _make_connection(self, concurrency):
+        return Connection(concurrency, asynchronous=True, make_request=AsyncRequest)
 
     # -- The worker's side --------------------------------------------------
 
@@ -182,7 +192,7 @@ class Loop:
         self._stop_if_done()
 
     def _stop_if_done(self):
-        if self._connection.draining and not self._connection.requests:
+        if self._connection.draining and not self._requests:
             # What the gateway has sent by now can still be read, and is
             # refused; then the reader sees the end of the stream.
             self._shutdown(socket.SHUT_RD)
@@ -195,7 +205,7 @@ class Loop:
 
     def requests(self):
         """The requests in progress, those included that have not begun."""
-        return self._connection.requests.copy().values()
+        return self._requests.copy().values()
 
     def give_back(self):
         """Returns the requests that have not begun to the gateway, which gives
@@ -274,9 +284,10 @@ class Loop:
             if _EAGER:
                 self._start(begun)
             else:
+                create_task, handle, running = self.event_loop.create_task, self._handle, self._running
                 for request in begun:
-                    task = self.event_loop.create_task(self._handle(request))
-                    self._running.add(task)
+                    request.task = task = create_task(handle(request))
+                    running.add(task)
         if connection.seen != self._told:
             self._release_soon()
         if not more:
@@ -349,7 +360,8 @@ class Loop:
         if request.aborted:
             self.end(request, 1)
             return False
-        request.task = asyncio.current_task()
+        if request.task is None:  # it runs before whoever starts it has it
+            request.task = asyncio.current_task()
         request.thread = self._thread
         request.guarded = False
         return True
@@ -357,6 +369,9 @@ class Loop:
     def done(self, request):
         """To be called when the task of a request is about to end."""
         self._running.discard(request.task or asyncio.current_task())
+        # Its context refers to the request: without this, only the collector
+        # of cycles would free them.
+        request.task = None
         if self.end_of_input:
             self._finish_if_done()
 
@@ -373,7 +388,7 @@ class Loop:
 
     def ask(self, request):
         """Asks for a body that is held back."""
-        if self._connection.flow and request.held_back():
+        if self._connection.flow and held_back(request):
             request.input_granted += 1
             self._send(rec.credit(request.id, 1))
 
@@ -497,7 +512,7 @@ class Loop:
         """Sends the payload that ends a request. The id is given back first:
         the gateway may use it again as soon as it has the payload."""
         request.ended = True
-        self._connection.requests.pop(request.id, None)
+        self._requests.pop(request.id, None)
         self._send(payload)
         if request.unsent:
             self._write_unsent(request)

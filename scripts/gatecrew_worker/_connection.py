@@ -87,13 +87,14 @@ class Request:
         self.guarded = True
         self.interruption = None
 
-    def held_back(self):
-        """Whether the gateway holds the body back until it is asked for it, by
-        a grant: its client waits for that (PROTOCOL.md, section 8)."""
-        return (
-            self.input_granted == INPUT_WINDOW and not self.input_received
-            and rec.decode_pairs(self.params, {}).get("HTTP_EXPECT", "").lower() == "100-continue"
-        )
+
+def held_back(request):
+    """Whether the gateway holds a request's body back until it is asked for
+    it, by a grant: its client waits for that (PROTOCOL.md, section 8)."""
+    return (
+        request.input_granted == INPUT_WINDOW and not request.input_received
+        and rec.decode_pairs(request.params, {}).get("HTTP_EXPECT", "").lower() == "100-continue"
+    )
 
 
 class Connection:
@@ -142,33 +143,41 @@ class Connection:
                 if end:
                     pos = end
                     continue
-            version, kind, request_id, length, padding = _header_at(data, pos)
-            if version != 1:
-                raise ProtocolError("record of version %d instead of 1" % version)
-            start = pos + 8
-            stop = start + length
-            if stop + padding > size:
+            end = self._receive_record(data, pos, size, begun, touched)
+            if not end:
                 break
-            pos = stop + padding
-            if kind == rec.STDIN:
-                self._receive_input(request_id, data[start:stop], touched)
-            elif kind == rec.PARAMS:
-                self._receive_params(request_id, data[start:stop], begun)
-            elif kind == rec.BEGIN_REQUEST:
-                self._receive_begin(request_id, data[start:stop])
-            elif kind == rec.CREDIT:
-                self._receive_credit(request_id, data[start:stop], touched)
-            elif kind == rec.ABORT_REQUEST:
-                request = self.requests.get(request_id)
-                if request is not None:
-                    request.aborted = True
-                    touched.append(request)
-            elif request_id == 0:
-                self._receive_management(kind, data[start:stop])
-            # An unknown type on a request, and FCGI_DATA, which belongs to a
-            # role that is never begun here, are ignored.
+            pos = end
         self._rest = data[pos:]
         return begun, touched
+
+    def _receive_record(self, data, pos, size, begun, touched):
+        """Takes in the record at pos. Returns the position after it, or 0 when
+        not all of it is there."""
+        version, kind, request_id, length, padding = _header_at(data, pos)
+        if version != 1:
+            raise ProtocolError("record of version %d instead of 1" % version)
+        start = pos + 8
+        stop = start + length
+        if stop + padding > size:
+            return 0
+        if kind == rec.STDIN:
+            self._receive_input(request_id, data[start:stop], touched)
+        elif kind == rec.PARAMS:
+            self._receive_params(request_id, data[start:stop], begun)
+        elif kind == rec.BEGIN_REQUEST:
+            self._receive_begin(request_id, data[start:stop])
+        elif kind == rec.CREDIT:
+            self._receive_credit(request_id, data[start:stop], touched)
+        elif kind == rec.ABORT_REQUEST:
+            request = self.requests.get(request_id)
+            if request is not None:
+                request.aborted = True
+                touched.append(request)
+        elif request_id == 0:
+            self._receive_management(kind, data[start:stop])
+        # An unknown type on a request, and FCGI_DATA, which belongs to a role
+        # that is never begun here, are ignored.
+        return stop + padding
 
     def _receive_small(self, data, pos, size, begun):
         """Takes in a whole request without a body that lies at pos.

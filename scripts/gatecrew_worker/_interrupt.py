@@ -141,17 +141,18 @@ class Interruption:
 class TaskInterruption:
     """One attempt to end one request that is a task of the event loop."""
 
-    def __init__(self, request, reason):
+    def __init__(self, request, task, reason):
         self.reason = reason
         self.arrived = False
         self._request = request
+        self._task = task
         self._cancelled = 0  # when the task was
 
     def run(self, patience):
         """Tries for so many seconds, in a thread of its own."""
         request = self._request
         deadline = time.monotonic() + patience
-        _call_soon(request.task.get_loop(), self._cancel)
+        _call_soon(self._task.get_loop(), self._cancel)
         _of_tasks.add(self)
         try:
             while not (self.arrived or request.ended) and time.monotonic() < deadline:
@@ -168,7 +169,7 @@ class TaskInterruption:
     def _cancel(self):
         if not (self.arrived or self._request.ended):
             self._cancelled = time.monotonic()
-            self._request.task.cancel()
+            self._task.cancel()
 
     def arrive(self, frame):
         """Whether the exception is to be raised now, in the main thread whose
@@ -227,8 +228,13 @@ def begin(requests, unique_id, reason, patience):
         return "%d requests have this UNIQUE_ID" % len(found)
     request = found[0]
     if request.interruption is None:
-        kind = Interruption if getattr(request, "task", None) is None else TaskInterruption
-        interruption = kind(request, reason)
+        if hasattr(request, "task"):
+            task = request.task
+            if task is None:
+                return "the request has ended"
+            interruption = TaskInterruption(request, task, reason)
+        else:
+            interruption = Interruption(request, reason)
         request.interruption = interruption
         try:
             threading.Thread(target=interruption.run, args=(patience,), name="gatecrew-interrupt", daemon=True).start()

@@ -10,39 +10,18 @@ from gatecrew_worker import _head, _stacks
 from gatecrew_worker._connection import ClientDisconnected
 
 
-class Response:
-    """The answer to one request: its head, its body, its end."""
+class Answering:
+    """What becomes of an application's messages. The fields are those of
+    Response, or the C extension's."""
 
-    __slots__ = (
-        "complete", "started", "awaits_trailers", "told",
-        "_loop", "_request", "_is_head", "_can_trail", "_trails", "_trailers",
-        "_head", "_head_sent", "_body_allowed", "_length", "_written", "_cut",
-    )
-
-    def __init__(self, loop, request, is_head=False, can_trail=False):
-        self.complete = False
-        self.started = False
-        self.awaits_trailers = False  # the body is complete
-        self.told = False  # the application has received that its client has gone
-        self._can_trail = can_trail  # the client wants trailers
-        self._trails = False  # the application has announced them
-        self._trailers = []
-        self._loop = loop
-        self._request = request
-        self._is_head = is_head
-        self._head = b""  # encoded, without the empty line that ends it
-        self._head_sent = False
-        self._body_allowed = True  # by the status
-        self._length = None  # the application's Content-Length
-        self._written = 0  # bytes of body the application has given
-        self._cut = False  # a part of it was not sent
+    __slots__ = ()
 
     def start(self, message):
         """http.response.start. Nothing is sent before the body begins."""
         if self._loop.gone(self._request):
             raise ClientDisconnected("the client went away")
         status, headers = message["status"], message.get("headers", ())
-        self._trails = message.get("trailers", False)
+        self._trails = bool(message.get("trailers", False))
         if self._trails:
             headers = list(headers)
         self._head, self._length = encode_head(status, headers)
@@ -143,7 +122,7 @@ class Response:
 
     async def trailers(self, message):
         """http.response.trailers, which may come in parts."""
-        self._trailers += message.get("headers", ())
+        self._trailers = [*self._trailers, *message.get("headers", ())]
         if message.get("more_trailers", False):
             return
         if self._can_trail and self._trailers:
@@ -225,6 +204,34 @@ class Response:
         self._loop.write_errors(self._request, _stacks.failure(message, exc))
 
 
+class Response(Answering):
+    """The answer to one request: its head, its body, its end."""
+
+    __slots__ = (
+        "complete", "started", "awaits_trailers", "told",
+        "_loop", "_request", "_is_head", "_can_trail", "_trails", "_trailers",
+        "_head", "_head_sent", "_body_allowed", "_length", "_written", "_cut",
+    )
+
+    def __init__(self, loop, request, is_head=False, can_trail=False):
+        self.complete = False
+        self.started = False
+        self.awaits_trailers = False  # the body is complete
+        self.told = False  # the application has received that its client has gone
+        self._can_trail = can_trail  # the client wants trailers
+        self._trails = False  # the application has announced them
+        self._trailers = ()
+        self._loop = loop
+        self._request = request
+        self._is_head = is_head
+        self._head = b""  # encoded, without the empty line that ends it
+        self._head_sent = False
+        self._body_allowed = True  # by the status
+        self._length = None  # the application's Content-Length
+        self._written = 0  # bytes of body the application has given
+        self._cut = False  # a part of it was not sent
+
+
 def is_disconnect(exc):
     """Whether ClientDisconnected, which send() raised, is what ended the
     application, maybe as another exception of its framework."""
@@ -258,7 +265,7 @@ def _as_bytes(data):
 
 # -- The head ---------------------------------------------------------------
 
-_STATUS_LINES = {s.value: b"Status: %d %b\r\n" % (s.value, s.phrase.encode("ascii")) for s in HTTPStatus if s >= 200}
+STATUS_LINES = {s.value: b"Status: %d %b\r\n" % (s.value, s.phrase.encode("ascii")) for s in HTTPStatus if s >= 200}
 _LINES = {}  # header -> its line; many are the same in all answers
 _CACHED = 1000
 _LONGEST = 100  # bytes of value that are worth it
@@ -268,7 +275,7 @@ _LONGEST_TRAILERS = 32768  # PROTOCOL.md, section 9
 def encode_head(status, headers):
     """Returns the head, without the empty line that ends it, and the value of
     Content-Length or None. Raises TypeError and ValueError."""
-    return encode_fields(_STATUS_LINES.get(status) or _status_line(status), headers)
+    return encode_fields(STATUS_LINES.get(status) or _status_line(status), headers)
 
 
 def encode_fields(first, headers):
@@ -291,7 +298,7 @@ def _status_line(status):
         raise TypeError("the status must be an int, not %s" % type(status).__name__)
     if not 200 <= status <= 999:
         raise ValueError("the status %d is not between 200 and 999" % status)
-    return _STATUS_LINES.get(int(status)) or b"Status: %d\r\n" % status
+    return STATUS_LINES.get(int(status)) or b"Status: %d\r\n" % status
 
 
 def _encode(item, length):

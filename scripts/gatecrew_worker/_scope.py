@@ -53,7 +53,7 @@ class Scopes:
         variables, headers = _decode(block, len(beginning))
         if not _OF_SERVER.isdisjoint(variables):  # set by the configuration
             known = _judge({**known[0], **variables})
-        _, server, http_version, secure = known
+        _, template, secure, trails = known
         get = variables.get
         length = get(b"CONTENT_LENGTH")
         if length:
@@ -84,21 +84,16 @@ class Scopes:
         if client:
             client = client.decode("latin-1"), _port(get(b"REMOTE_PORT")) or 0
         method = get(b"REQUEST_METHOD", b"GET")
-        scope = {
-            "type": "http",
-            "asgi": _ASGI,
-            "http_version": http_version,
-            "server": server,
-            "client": client or None,
-            "scheme": "https" if secure else "http",
-            "method": _METHODS.get(method) or method.decode("latin-1"),
-            "root_path": root.decode("utf-8", "replace") if root else "",
-            "path": path.decode("utf-8", "replace"),
-            "raw_path": raw_path,
-            "query_string": get(b"QUERY_STRING", b""),
-            "headers": headers,
-            "state": self.state.copy(),
-        }
+        scope = template.copy()
+        scope["client"] = client or None
+        scope["method"] = _METHODS.get(method) or method.decode("latin-1")
+        if root:
+            scope["root_path"] = root.decode("utf-8", "replace")
+        scope["path"] = path.decode("utf-8", "replace")
+        scope["raw_path"] = raw_path
+        scope["query_string"] = get(b"QUERY_STRING", b"")
+        scope["headers"] = headers
+        scope["state"] = self.state.copy()
         if request.role == rec.WEBSOCKET:
             scope["type"] = "websocket"
             scope["scheme"] = "wss" if secure else "ws"
@@ -113,7 +108,7 @@ class Scopes:
             scope["extensions"] = {"websocket.http.response": {}}
         else:
             scope["extensions"] = extensions = {"http.response.early_hint": {}, "http.response.pathsend": {}}
-            if http_version >= "2" or te is not None and b"trailers" in te:
+            if trails or te is not None and b"trailers" in te:
                 extensions["http.response.trailers"] = {}
         if secure:
             scope["extensions"]["tls"] = _tls.describe(get)
@@ -137,14 +132,29 @@ class Scopes:
 
 
 def _judge(variables):
-    """Returns the variables, and what they say of the server: its address, the
-    version of HTTP, and whether that is secure."""
+    """Returns the variables, and what they say of the server: a scope that has
+    its address and the version of HTTP, whether that is secure, and whether
+    it has trailers."""
     get = variables.get
     server = get(b"SERVER_ADDR") or get(b"SERVER_NAME")
     if server:
         server = server.decode("latin-1"), _port(get(b"SERVER_PORT"))
     secure = get(b"REQUEST_SCHEME") == b"https" or get(b"HTTPS") in (b"on", b"1")
-    return variables, server or None, _VERSIONS.get(get(b"SERVER_PROTOCOL"), "1.1"), secure
+    http_version = _VERSIONS.get(get(b"SERVER_PROTOCOL"), "1.1")
+    # All that a scope of http has: a copy need not be enlarged.
+    template = dict.fromkeys((
+        "type", "asgi", "http_version", "server", "client", "scheme", "method", "root_path", "path", "raw_path", "query_string",
+        "headers", "state", "extensions"))
+    template.update({
+        "type": "http",
+        "asgi": _ASGI,
+        "http_version": http_version,
+        "server": server or None,
+        "scheme": "https" if secure else "http",
+        "method": "GET",
+        "root_path": "",
+    })
+    return variables, template, secure, http_version >= "2"
 
 
 def _port(text):

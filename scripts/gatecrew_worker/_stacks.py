@@ -33,10 +33,11 @@ def describe(requests, asked=""):
             unique_id = found.get("UNIQUE_ID", "")
             described = (unique_id == asked, "request %s, %s %s" % (
                 unique_id, found.get("REQUEST_METHOD", ""), found.get("REQUEST_URI") or found.get("PATH_INFO", "")))
-            task = getattr(request, "task", None)
-            if task is None:
+            if not hasattr(request, "task"):
                 running[request.thread] = described
-            else:
+                continue
+            task = request.task
+            if task is not None:  # not about to end
                 tasks[task] = described
                 served[task.get_loop()] = request.thread
     for loop, ident in served.items():

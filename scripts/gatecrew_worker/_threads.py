@@ -24,7 +24,7 @@ from collections import deque
 
 from gatecrew_worker import _files
 from gatecrew_worker import _records as rec
-from gatecrew_worker._connection import INPUT_WINDOW, ClientDisconnected, Connection
+from gatecrew_worker._connection import INPUT_WINDOW, ClientDisconnected, Connection, held_back
 from gatecrew_worker._interrupt import RequestTimeout
 
 _BLOCK = 65536  # bytes read at once
@@ -40,10 +40,12 @@ _pack_header = rec.HEADER.pack
 class Loop:
     """Serves the requests of one connected socket with a number of threads."""
 
+    connection_type = Connection
+
     def __init__(self, sock, threads, ahead=0):
         self.threads = threads
         self._sock = sock
-        self._connection = Connection(threads, ahead)
+        self._connection = self.connection_type(threads, ahead)
         self._ready = deque()  # requests that nobody runs yet
         self._lock = allocate_lock()  # guards the state below, and decoding
         self._reading = False  # somebody has the read role
@@ -110,8 +112,12 @@ class Loop:
                 self._read(socket.MSG_DONTWAIT)
                 if len(self._ready) == before:
                     break
-            while self._ready:
-                connection.give_back(self._ready.pop())
+            while True:
+                try:
+                    request = self._ready.pop()
+                except IndexError:  # also when the C extension, which takes no lock for it, was quicker
+                    break
+                connection.give_back(request)
             reply, connection.reply = connection.reply, b""
             if reply:
                 self._send(reply)
@@ -209,12 +215,15 @@ class Loop:
             self._set_end_of_input()
 
     def _deliver(self, data):
-        connection = self._connection
         try:
-            begun, touched = connection.receive(data)
+            begun, touched = self._connection.receive(data)
         except rec.ProtocolError as exc:
             self._set_failure(exc)
-            return
+        else:
+            self._take_in(begun, touched)
+
+    def _take_in(self, begun, touched):
+        connection = self._connection
         if begun:
             self._ready.extend(begun)
         if touched and self._blocked:
@@ -274,7 +283,7 @@ class Loop:
         if not chunks:
             if request.input_ended or request.ended:
                 return b""
-            if self._connection.flow and request.held_back():
+            if self._connection.flow and held_back(request):
                 request.input_granted += 1
                 self._send(rec.credit(request.id, 1))
             with self._lock:

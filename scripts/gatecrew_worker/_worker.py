@@ -17,7 +17,7 @@ import sys
 import threading
 import traceback
 
-from gatecrew_worker import _control, _modules
+from gatecrew_worker import _control, _modules, _native
 from gatecrew_worker._loader import LoadError, StartupFailed, load
 from gatecrew_worker._records import ProtocolError
 from gatecrew_worker._zygote import Zygote
@@ -56,6 +56,9 @@ def _parse(argv):
         "--root-path", default="", metavar="PATH",
         help="where the application is mounted: SCRIPT_NAME of the requests that come without one",
     )
+    parser.add_argument(
+        "--c-extension", choices=_native.CHOICES, default="auto",
+        help="the C extension, which makes requests cheaper (default auto: used where it can be loaded)")
     parser.add_argument("--preload", action="store_true", help="fork workers from this process, as the gateway asks on descriptor 3")
     parser.add_argument("--report-modules", action="store_true", help="tell the gateway which files were imported")
     options = parser.parse_args(argv)
@@ -78,6 +81,11 @@ def main(argv):
     # SIG_IGN, which the application's own child processes would inherit.
     signal.signal(signal.SIGINT, lambda *_: None)
     options = _parse(argv)
+    try:
+        options.speed, runs = _native.load(options.c_extension)
+    except _native.Unavailable as exc:
+        print(exc, file=sys.stderr)
+        return EXIT_FAILED
     # Before the application is loaded: it may take the numbers, and what it
     # forks must not hold the connections.
     try:
@@ -100,6 +108,7 @@ def main(argv):
         if report is not None:
             report.tell(exc)
         return EXIT_NOT_LOADED
+    print("gatecrew: " + runs, file=sys.stderr)
     # Not before: an interface that is not used is not imported, and what is
     # imported before a fork is shared.
     if interface == "asgi":

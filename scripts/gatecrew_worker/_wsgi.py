@@ -23,9 +23,20 @@ _AHEAD = 31
 def serve(app, sock, control, options, started):
     """Serves an application until the gateway, or SIGTERM, ends that. started
     is called with the loop and control before the first request."""
-    loop = Loop(sock, options.threads, 0 if control is None else _AHEAD)
+    loop_type, handler_type = types(options.speed)
+    loop = loop_type(sock, options.threads, 0 if control is None else _AHEAD)
     started(loop, control)
-    loop.run(Handler(app, loop, options.root_path))
+    loop.run(handler_type(app, loop, options.root_path))
+
+
+def types(speed):
+    """The classes of the loop and of its handler, with the C extension speed
+    or with None."""
+    if speed is None:
+        return Loop, Handler
+    from gatecrew_worker import _quick
+
+    return _quick.Loop, _quick.Handler
 
 
 class Handler:
@@ -52,20 +63,9 @@ class Handler:
     def __call__(self, request):
         """Answers one request, whatever the application does."""
         environ = self._environ(request)
-        errors = environ["wsgi.errors"]
-        response = Response(self._loop, request, errors, environ.get("REQUEST_METHOD") == "HEAD")
+        response = Response(self._loop, request, environ["wsgi.errors"], environ.get("REQUEST_METHOD") == "HEAD")
         try:
-            result = self._app(environ, response.start_response)
-            kind = type(result)
-            if kind is list or kind is tuple:
-                # All of it is there, and there is no close(): one send.
-                response.finish(result[0] if len(result) == 1 else b"".join(result), len(result) == 1)
-                return
-            try:
-                response.write_all(result)
-            finally:
-                _close(result, errors)
-            response.finish()
+            response.answer(self._app(environ, response.start_response))
         except BaseException as exc:
             # SystemExit and KeyboardInterrupt as well (gunicorn ends the
             # worker): they end the request of whoever raised them, not the
@@ -91,15 +91,19 @@ class Handler:
         environ.pop("HTTP_PROXY", None)  # CVE-2016-5385; the gateway sends none
         if environ.get("REQUEST_SCHEME") == "https" or environ.get("HTTPS") in ("on", "1"):
             environ["wsgi.url_scheme"] = "https"
+        if self._root_path:
+            self._mount(environ)
+        environ["wsgi.input"] = Input(self._loop, request)
+        environ["wsgi.errors"] = Errors(self._loop, request)
+        return environ
+
+    def _mount(self, environ):
         root = self._root_path
-        if root and not environ["SCRIPT_NAME"]:
+        if not environ["SCRIPT_NAME"]:
             environ["SCRIPT_NAME"] = root
             path = environ["PATH_INFO"]
             if path == root or path.startswith(root + "/"):
                 environ["PATH_INFO"] = path[len(root):]
-        environ["wsgi.input"] = Input(self._loop, request)
-        environ["wsgi.errors"] = Errors(self._loop, request)
-        return environ
 
 
 class Response:
@@ -153,6 +157,19 @@ class Response:
             self._loop.write(self._request, data)
 
     # -- The handler's side -------------------------------------------------
+
+    def answer(self, result):
+        """Answers with what the application has returned."""
+        kind = type(result)
+        if kind is list or kind is tuple:
+            # All of it is there, and there is no close(): one send.
+            self.finish(result[0] if len(result) == 1 else b"".join(result), len(result) == 1)
+            return
+        try:
+            self.write_all(result)
+        finally:
+            _close(result, self._errors)
+        self.finish()
 
     def write_all(self, result):
         if type(result) is FileWrapper and self._send_file(result):

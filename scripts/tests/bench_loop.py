@@ -1,8 +1,11 @@
 """CPU and wall time per request of a worker's loop: python3 bench_loop.py [THREADS|asyncio|uvloop].
 
-COUNT is how many, and DEPTH how many of them are sent at once; PROFILE=1 adds
-where the time goes. The other end is in the same process's child, and as plain
-as can be, so that the figure is the worker's own. Not a test.
+C_EXTENSION=off is pure Python. APP is an application, MODULE:NAME, in place of
+the smallest. MESSAGES=1 has messages of WebSockets echoed in place of
+requests. COUNT is how many, and DEPTH how many of them are sent at once;
+PROFILE=1 adds where the time goes. The other end is in the same process's
+child, and as plain as can be, so that the figure is the worker's own. Not a
+test.
 """
 
 import cProfile
@@ -15,7 +18,11 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
+from gatecrew_worker import _native
 from gatecrew_worker import _records as rec
+from gatecrew_worker._loader import load
+
+SPEED = _native.load(os.environ.get("C_EXTENSION", "auto"))[0]
 
 PARAMS = [  # of cgi.AppendParams
     ("GATEWAY_INTERFACE", "CGI/1.1"), ("SERVER_SOFTWARE", "gatecrew"), ("SERVER_PROTOCOL", "HTTP/1.1"),
@@ -37,6 +44,14 @@ def app(environ, start_response):
 
 
 async def asgi_app(scope, receive, send):
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        while True:
+            event = await receive()
+            if event["type"] == "websocket.disconnect":
+                return
+            await send({"type": "websocket.send", "text": event["text"]})
     body = b"Hello, world!\n"
     headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -62,26 +77,57 @@ def drive(sock, count, depth):
     sock.shutdown(socket.SHUT_WR)
 
 
+def echo(sock, count, depth):
+    """Has count messages echoed, one of each of depth WebSockets at once."""
+    asked = rec.encode_pairs([(b"GATECREW_FLOW", b"1"), (b"GATECREW_WINDOW", b"131072")])
+    sock.sendall(rec.record(rec.GET_VALUES, 0, asked))
+    sock.recv(65536)
+    block = rec.encode_pairs((n.encode(), v.encode()) for n, v in PARAMS)
+    sockets = range(1, depth + 1)
+    sock.sendall(b"".join(
+        rec.record(rec.BEGIN_REQUEST, i, rec.WEBSOCKET.to_bytes(2, "big") + b"\1\0\0\0\0\0")
+        + rec.record(rec.PARAMS, i, block) + rec.record(rec.PARAMS, i) for i in sockets))
+    answers = b""
+    while answers.count(b"\r\n\r\n") < depth:
+        answers += sock.recv(65536)
+    text = b"Hello, world! Hello."
+    message = b"\1" + len(text).to_bytes(4, "big") + text
+    messages = b"".join(rec.record(rec.STDIN, i, message) for i in sockets)
+    allowed = b"".join(rec.credit(i, 1000 * len(message)) for i in sockets)
+    for n in range(count // depth):
+        sock.sendall(messages if n % 1000 else messages + allowed)
+        answers = b""
+        while answers.count(text) < depth:
+            answers += sock.recv(65536)
+    sock.shutdown(socket.SHUT_WR)
+
+
 def runner(kind, sock):
     """Returns what serves the socket, with a number of threads or a kind of
     event loop."""
     if kind.isdigit():
-        from gatecrew_worker._threads import Loop
-        from gatecrew_worker._wsgi import Handler
+        from gatecrew_worker import _wsgi
 
-        loop = Loop(sock, int(kind))
-        return lambda: loop.run(Handler(app, loop))
+        chosen = load(os.environ["APP"], "wsgi")[0] if "APP" in os.environ else app
+        loop_type, handler_type = _wsgi.types(SPEED)
+        loop = loop_type(sock, int(kind), 1000)
+        return lambda: loop.run(handler_type(chosen, loop))
     from gatecrew_worker import _asgi
 
-    loop = _asgi.Loop(sock, 1000, _asgi._event_loop(kind))
-    return lambda: loop.run(_asgi.Handler(asgi_app, loop), _asgi.Lifespan(asgi_app, "off"))
+    make_loop, make_handler = _asgi.Loop, _asgi.Handler
+    if SPEED is not None:
+        from gatecrew_worker._asgi_native import NativeHandler as make_handler
+        from gatecrew_worker._asgi_native import NativeLoop as make_loop
+    loop = make_loop(sock, 1000, _asgi._event_loop(kind))
+    asgi = load(os.environ["APP"], "asgi")[0] if "APP" in os.environ else asgi_app
+    return lambda: loop.run(make_handler(asgi, loop).handle, _asgi.Lifespan(asgi, "off"))
 
 
 def main(kind, count, depth):
     near, far = socket.socketpair()
     if os.fork() == 0:
         near.close()
-        drive(far, count, depth)
+        (echo if os.environ.get("MESSAGES") else drive)(far, count, depth)
         os._exit(0)
     far.close()
     run = runner(kind, near)
@@ -94,8 +140,8 @@ def main(kind, count, depth):
         profile.disable()
     wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF)
     user, system = after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime
-    print("Python %s, %s: %.1f µs wall, %.1f µs user, %.1f µs system a request" % (
-        sys.version.split()[0], kind, wall / count * 1e6, user / count * 1e6, system / count * 1e6))
+    print("Python %s, %s, %s: %.1f µs wall, %.1f µs user, %.1f µs system a request" % (
+        sys.version.split()[0], "pure" if SPEED is None else "C", kind, wall / count * 1e6, user / count * 1e6, system / count * 1e6))
     if profile:
         pstats.Stats(profile).sort_stats("tottime").print_stats(25)
 

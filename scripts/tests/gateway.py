@@ -2,8 +2,10 @@
 socket pair, and a client that says and checks every record."""
 
 import array
+import contextlib
 import fcntl
 import os
+import re
 import signal
 import socket
 import struct
@@ -17,6 +19,7 @@ APPS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "apps")
 
 sys.path.insert(0, SCRIPTS)
 
+from gatecrew_worker import _native  # noqa: E402
 from gatecrew_worker import _records as rec  # noqa: E402
 
 # The worker gets its socket as descriptor 3, its commands as 4 and its pipe for
@@ -26,6 +29,11 @@ while os.open(os.devnull, os.O_RDONLY) < 5:
     pass
 
 DEADLINE = 20  # seconds for anything to happen
+
+# What the workers are told: the tests are run with both, require and off.
+C_EXTENSION = os.environ.get("C_EXTENSION", "auto")
+SPEED = _native.load(C_EXTENSION)[0]
+_RUNS = re.compile(r"gatecrew: (the C extension runs|pure Python runs.*)\n")
 
 
 class Answer:
@@ -89,7 +97,7 @@ class Worker:
             self.dumps, given[5] = os.pipe()
         self.process = subprocess.Popen(
             [sys.executable, *self.flags, os.path.join(SCRIPTS, "gatecrew_worker"), app,
-             "--interface", "wsgi", "--threads", str(threads), *args],
+             "--interface", "wsgi", "--threads", str(threads), "--c-extension", C_EXTENSION, *args],
             stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, cwd=cwd, env=env,
             pass_fds=given, preexec_fn=lambda: [os.dup2(fd, number) for number, fd in given.items()])
         for fd in given.values():
@@ -128,7 +136,12 @@ class Worker:
 
     @property
     def log(self):
-        """What the process has written to its descriptors 1 and 2."""
+        """What the process has written to its descriptors 1 and 2, but for the
+        line that says what runs."""
+        return _RUNS.sub("", self.whole_log, count=1)
+
+    @property
+    def whole_log(self):
         return os.pread(self._log.fileno(), 1 << 20, 0).decode("utf-8")
 
     def wait(self):
@@ -145,6 +158,17 @@ class Worker:
 
     def send(self, data):
         self.sock.sendall(data)
+
+    @contextlib.contextmanager
+    def together(self):
+        """What is said within is sent at once."""
+        said = []
+        self.send = said.append
+        try:
+            yield
+        finally:
+            del self.send
+        self.send(b"".join(said))
 
     def negotiate(self):
         self.send(rec.record(rec.GET_VALUES, 0, rec.encode_pairs([
@@ -338,12 +362,14 @@ class Zygote:
         self.sock.settimeout(DEADLINE)
         self._log = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
-            [sys.executable, "-S", "-E", "-W", "error", os.path.join(SCRIPTS, "gatecrew_worker"), app, "--preload"],
+            [sys.executable, "-S", "-E", "-W", "error", os.path.join(SCRIPTS, "gatecrew_worker"), app, "--preload",
+             "--c-extension", C_EXTENSION],
             stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, cwd=APPS,
             pass_fds=[3], preexec_fn=lambda: os.dup2(far.fileno(), 3))
         far.close()
 
     log = Worker.log
+    whole_log = Worker.whole_log
 
     def __enter__(self):
         return self

@@ -49,7 +49,7 @@ class Case(unittest.TestCase):
         self.assertEqual((answer.status, answer.app_status), ("500 Internal Server Error", 0))
         self.assertEqual(answer.body, b"Internal Server Error\n")
         self.assertIn(said, answer.errors)
-        self.assertNotIn("in __call__", answer.errors)
+        self.assertNotIn("in handle", answer.errors)
         self.assertEqual(self.get("/hello").body, b"hello")
 
     def breaks(self, path, sent, said, **more):

@@ -183,10 +183,16 @@ class Recall(unittest.TestCase):
                     worker.begin(i, path="/echo", stdin=b"%d" % i * random_.randrange(500))
 
                 open_ = threads + ahead(worker)
-                for i in range(1, open_ + 1):
-                    begin(i)
-                    left -= 1
+                again = list(range(1, open_ + 1))
+                left -= open_
                 while open_:
+                    # Some together, and the command at their heels: so that
+                    # there is something to give back, however quick it is.
+                    if len(again) == open_ or again and not random_.randrange(10):
+                        with worker.together():
+                            while again:
+                                begin(again.pop())
+                        worker.command(b"recall\n")
                     kind, i, content = worker.take()
                     answer = worker.answers[i]
                     if kind == rec.STDOUT:
@@ -200,11 +206,9 @@ class Recall(unittest.TestCase):
                         self.assertEqual((answer.protocol_status, answer.app_status, answer.errors), (0, 0, ""))
                         self.assertEqual(answer.body.replace(b"%d" % i, b""), b"")
                         done += 1
-                    if not random_.randrange(10):
-                        worker.command(b"recall\n")
                     if left or answer.protocol_status:
                         left -= not answer.protocol_status
-                        begin(i)
+                        again.append(i)
                     else:
                         open_ -= 1
                 self.assertEqual(done, 600)

@@ -37,13 +37,33 @@ type Gateway struct {
 	stdout, stderr output
 }
 
+// reader is the --http1 of the gateways that New prepares, see EachReader.
+var reader string
+
+// EachReader runs a test once for each reader of HTTP/1.1 that gateways have. It is
+// for tests that don't run in parallel.
+func EachReader(t *testing.T, test func(t *testing.T)) {
+	t.Helper()
+	for _, name := range []string{"fast", "net"} {
+		t.Run(name, func(t *testing.T) {
+			reader = name
+			defer func() { reader = "" }()
+			test(t)
+		})
+	}
+}
+
 // New prepares `gatecrew ARGS…`. The subcommands run and serve get
-// --bind 127.0.0.1:0 unless args choose an address themselves.
+// --bind 127.0.0.1:0 unless args choose an address themselves, and the --http1
+// of EachReader.
 func New(t testing.TB, args ...string) *Gateway {
 	t.Helper()
 	bound := slices.ContainsFunc(args, func(a string) bool { return strings.HasPrefix(a, "--bind") })
 	if len(args) > 0 && (args[0] == "run" || args[0] == "serve") && !bound {
 		args = append(slices.Clone(args), "--bind", "127.0.0.1:0")
+	}
+	if len(args) > 0 && (args[0] == "run" || args[0] == "serve") && reader != "" {
+		args = append(slices.Clone(args), "--http1", reader)
 	}
 	return &Gateway{
 		Args: args, Dir: t.TempDir(), StartIn: 30 * time.Second, StopWithin: 20 * time.Second,
