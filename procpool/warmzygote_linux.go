@@ -120,19 +120,33 @@ func (z *warmZygote) attend(on warmEvents, log *zap.Logger) {
 	// Children without a request are in its group and end with it. One that has
 	// begun with a request is out of it and still answers.
 	z.exit = z.child.reap(false)
-	_ = z.conn.SetReadDeadline(time.Now().Add(lingerTime))
+	// One that has not begun by then never will: it can't say so any more. What
+	// others have said before is still read.
+	late := time.AfterFunc(lingerTime, func() { _ = z.conn.CloseRead() })
 	<-listened
+	late.Stop()
 	_ = z.conn.Close()
 	z.output.finish()
 	close(z.ended)
 }
 
 // listen reads what the zygote and its children say until the last of them has
-// closed the socket.
+// closed the socket. It must miss no "started": such a request would be run twice.
 func (z *warmZygote) listen(on warmEvents, log *zap.Logger) {
 	buf := make([]byte, maxWarmPacket)
-	for {
+	for ended := false; ; {
 		n, err := z.conn.Read(buf)
+		switch {
+		case errors.Is(err, syscall.ECONNRESET):
+			// They left a request unread. It is reported once, and ahead of
+			// what they have written.
+			continue
+		case err != nil && !ended:
+			// The kernel finds the queue empty first and looks for the end
+			// after that: a packet may have come between.
+			ended = true
+			continue
+		}
 		if err != nil {
 			break
 		}
@@ -140,7 +154,7 @@ func (z *warmZygote) listen(on warmEvents, log *zap.Logger) {
 		if err != nil {
 			log.Error("zygote is ended", zap.Error(err))
 			z.child.signal(syscall.SIGKILL)
-			break
+			continue
 		}
 		switch p.kind {
 		case "ready":

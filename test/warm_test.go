@@ -68,15 +68,15 @@ func (h *warmHost) result(t *testing.T, g *harness.Gateway, method, path, body s
 	// What a script says at its very end may come to the log after the answer.
 	var lines []string
 	settle := func() []string {
-		var lines []string
+		var lines, exit []string
 		for line := range strings.Lines(g.Stderr()[mark:]) {
 			if m := stderrLine.FindStringSubmatch(line); m != nil {
 				lines = append(lines, m[1])
 			} else if m := exitLine.FindString(line); m != "" {
-				lines = append(lines, m)
+				exit = append(exit, m) // another goroutine than that of the lines logs it: the order is open
 			}
 		}
-		return lines
+		return append(lines, exit...)
 	}
 	for quiet, last := 0, -1; quiet < 8; time.Sleep(5 * time.Millisecond) {
 		if lines = settle(); len(lines) == last {
@@ -99,6 +99,9 @@ var (
 func (h *warmHost) same(t *testing.T, method, path, body string) {
 	t.Helper()
 	cold, warm := h.result(t, h.cold, method, path, body), h.result(t, h.warm, method, path, body)
+	if strings.HasPrefix(path, "/late?") && !strings.Contains(cold, "broken: true\nthe beginning\n") {
+		t.Errorf("%s %s is not broken off: %s", method, path, cold)
+	}
 	if cold != warm {
 		t.Errorf("%s %s\n--- cold\n%s\n--- warm\n%s", method, path, cold, warm)
 	}
@@ -194,6 +197,14 @@ sys.stderr.write('no newline')
 sys.exit(11)
 `, queries: []string{"h=number", "h=big", "h=huge", "h=negative", "h=true", "h=text", "h=tuple", "h=none", "h=plain", "h=error", "h=chain", "h=context", "h=interrupt", "h=int",
 		"h=hook", "h=badhook", "h=exithook", "h=_exit", "h=term", "h=kill", "h=abort", "h=atexit", "h=thread", "h=threaderror", "h=daemon", "h=closed", "h=badstdout", "h=del", "h=baderror", "h=group", "h="}},
+	// It fails after it has begun to answer: within its first milliseconds, when its
+	// answer is still gathered, or later.
+	"late": {text: python + `import os, sys, time
+` + textual + `print('the beginning', flush='flush' in os.environ['QUERY_STRING'])
+if 'sleep' in os.environ['QUERY_STRING']: time.sleep(.1)
+if 'signal' in os.environ['QUERY_STRING']: sys.stdout.flush(); os.kill(os.getpid(), 9)
+sys.exit(3)
+`, queries: []string{"a=whole", "a=flush", "a=flush,sleep", "a=sleep", "a=signal", "a=flush,sleep,signal"}},
 	"ending": {text: python + `import atexit, io, os, sys, tempfile, weakref, threading
 ` + textual + `class Told:
     def __init__(self, name): self.name = name

@@ -14,6 +14,7 @@ import _io
 import _signal
 import _socket
 import _thread
+import _weakref
 
 from _warm_modules import standard
 
@@ -274,7 +275,8 @@ def _show(exc, tb):
         return _exit_status(second.code)
     if second is not None:
         sys.stderr.write("Error in sys.excepthook:\n")
-        sys.__excepthook__(type(second), second, second.__traceback__ and second.__traceback__.tb_next)
+        second.__traceback__ = second.__traceback__ and second.__traceback__.tb_next
+        sys.__excepthook__(type(second), second, second.__traceback__)
         sys.stderr.write("\nOriginal exception was:\n")
         sys.__excepthook__(type(exc), exc, tb)
     return -_signal.SIGINT if isinstance(exc, KeyboardInterrupt) else 1
@@ -342,15 +344,17 @@ def _release(names):
         module = sys.modules.get(name)
         file = getattr(module, "__file__", None)
         if isinstance(module, type(sys)) and file and (name == "__main__" or not standard(file)):
-            own.append(module.__dict__)
+            own.append(_weakref.ref(module))
             del sys.modules[name]
     module = None
     # Before the collector may end a file that a text is still to be written to.
     _flush_files()
     gc.collect()
-    for namespace in own:
-        _clear(namespace)
-    own = namespace = None
+    for reference in own:
+        module = reference()
+        if module is not None:
+            _clear(module.__dict__)
+            module = None
     gc.collect()
     _flush_files()  # what is still open is held by a module that stays
 
