@@ -140,8 +140,8 @@ def draw(path):
 
 
 def written(results):
-    """Results as JSON with a line for each round, so that a difference can be read."""
-    text = json.dumps(results, ensure_ascii=False, indent=1)
+    """Results as JSON with a line for each round, so that a difference can be read, and without the names of folders of this machine."""
+    text = re.sub(r"/[^\s\"]*/bench-\w+(?=/)", "SCRATCH", json.dumps(results, ensure_ascii=False, indent=1).replace(str(ROOT) + "/", ""))
     return re.sub(r"\{[^{}\[\]]*\}", lambda flat: " ".join(flat.group(0).split()) if '"rps"' in flat.group(0) or '"start_ms"' in flat.group(0) else flat.group(0), text) + "\n"
 
 

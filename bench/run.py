@@ -54,7 +54,7 @@ def measure(row, server, seconds):
         cpu = server.group.cpu_seconds()
         got = load.sockets(row, seconds, server.group)
     else:
-        load.Generator(load.command(row, WARM_UP)).outcome()
+        load.Generator(load.command(row, row.get("warm_up", WARM_UP))).outcome()
         began, busy, cpu = time.monotonic(), machine.busy_seconds(), server.group.cpu_seconds()
         got = load.http(row, seconds)
         if cpu is not None:

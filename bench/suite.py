@@ -13,6 +13,7 @@ expect   a regular expression for the whole of the answer's body, or its first 4
 size     the length of that body, in bytes
 upload   the length of the body that is sent, in bytes
 beside   {"path", "conns"} of a second load that runs all the while, of which the table tells apart
+warm_up  for how many seconds the load runs before it is counted, where the usual one is too short: a server that learns from requests
 passers  how many clients come during the load with a request each, and must be answered (0)
 sockets  idle or echo
 binary   a program whose size is told
