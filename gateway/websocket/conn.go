@@ -55,8 +55,8 @@ type Conn struct {
 	mu      sync.Mutex
 	closing bool // this side has begun it
 	result  Result
-	told    bool // the application knows
-	gone    bool // no deadline may be set any more
+	told    sync.Once // the application knows
+	gone    bool      // no deadline may be set any more
 
 	// Guarded by hub.mu.
 	previous, next   *Conn
@@ -196,16 +196,14 @@ const answerTime = 100 * time.Millisecond
 const maxDiscarded = 1 << 20
 
 // tell tells the application, once, that the connection has closed, and gives
-// it up.
+// it up. Who comes second waits: it must not be given up before it was told.
 func (c *Conn) tell(code uint16, reason string) {
-	c.mu.Lock()
-	again := c.told
-	c.told = true
-	c.mu.Unlock()
-	if !again && c.silence() {
-		c.app.WriteClose(code, reason)
-	}
-	_ = c.app.Close()
+	c.told.Do(func() {
+		if c.silence() {
+			c.app.WriteClose(code, reason)
+		}
+		_ = c.app.Close()
+	})
 }
 
 // silence ends the messages to the application; false when one is stuck half
