@@ -3,12 +3,15 @@ package procpool
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
 )
 
 // control is the second connection to a worker, descriptor 4 there: what is
@@ -31,8 +34,10 @@ import (
 // stacks to descriptor 5, a pipe: a dump comes in pieces at any moment, which
 // would tear a message.
 type control struct {
-	conn  net.Conn
+	conn  *net.UnixConn
 	dumps *os.File // nil when there are none
+	sends sync.Mutex
+	rest  []byte // of a command that the socket has taken in part
 	// heard gets each line from the worker, without its end, from one
 	// goroutine. It must not keep it.
 	heard func(line []byte)
@@ -41,24 +46,59 @@ type control struct {
 	dialogue
 }
 
-// controlPatience is how long a command may take to be written. It never
-// waits in practice: a worker that reads nothing leaves room for 9,000 lines.
-const controlPatience = 8 * time.Millisecond
-
 // maxControlLine is the longest line that is taken from a worker, in bytes.
 const maxControlLine = 4 << 20
 
-func newControl(conn net.Conn, dumps *os.File, heard func(line []byte)) *control {
+func newControl(conn *net.UnixConn, dumps *os.File, heard func(line []byte)) *control {
 	return &control{conn: conn, dumps: dumps, heard: heard, ended: make(chan struct{})}
 }
 
-// send writes one command.
+// send writes one command. It doesn't wait: a worker that reads nothing leaves room
+// for 9,000 lines. Nor has it a deadline, which would be over, on a machine that is
+// busy enough, before the system call is made.
 func (c *control) send(format string, args ...any) error {
-	_ = c.conn.SetWriteDeadline(time.Now().Add(controlPatience))
-	if _, err := fmt.Fprintf(c.conn, format+"\n", args...); err != nil {
-		return fmt.Errorf("procpool: the worker can't be reached: %w", err)
+	c.sends.Lock()
+	defer c.sends.Unlock()
+	if _, err := c.push(); err != nil {
+		return err
 	}
-	return nil
+	c.rest = fmt.Appendf(c.rest, format+"\n", args...)
+	n, err := c.push()
+	if err != nil && n == 0 {
+		c.rest = c.rest[:0] // else the line has begun, and must end
+	}
+	return err
+}
+
+// push writes c.rest as far as the socket takes it at once. An error leaves the rest.
+func (c *control) push() (n int, err error) {
+	if len(c.rest) == 0 {
+		return 0, nil
+	}
+	var failure error
+	raw, err := c.conn.SyscallConn()
+	if err == nil {
+		err = raw.Write(func(fd uintptr) bool {
+			for n < len(c.rest) && (failure == nil || failure == unix.EINTR) {
+				var sent int
+				if sent, failure = unix.Write(int(fd), c.rest[n:]); failure == nil {
+					n += sent
+				}
+			}
+			return true
+		})
+	}
+	c.rest = c.rest[:copy(c.rest, c.rest[n:])]
+	switch {
+	case err == nil && failure == unix.EAGAIN:
+		err = errors.New("it reads nothing of what it is told")
+	case err == nil:
+		err = failure
+	}
+	if err != nil {
+		err = fmt.Errorf("procpool: the worker can't be reached: %w", err)
+	}
+	return n, err
 }
 
 // listen hands on what the worker says until it ends.

@@ -382,7 +382,7 @@ func TestStuckStorm(t *testing.T) {
 		}
 	}
 	if after := g.Get("/").Body; after != before {
-		t.Errorf("the worker %s was replaced by %s", before, after)
+		t.Errorf("the worker %s was replaced by %s\n%s", before, after, g.Stderr())
 	}
 	blocks, shown := log.blocks(), 0
 	for id, block := range blocks {
