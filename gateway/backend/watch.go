@@ -56,13 +56,17 @@ func (w *watch) Read(p []byte) (int, error) {
 	}
 	n, err := w.Exchange.Read(p)
 	w.waiting.Store(0)
-	if err != nil && !errors.Is(err, io.EOF) {
-		switch kind := protocol.Kind(w.cause.Load()); kind {
-		case protocol.TimedOut:
-			err = &protocol.Error{Kind: kind, Err: fmt.Errorf("no answer for %s", w.silence)}
-		case protocol.ClientGone:
-			err = &protocol.Error{Kind: kind, Err: err}
+	if err == nil {
+		return n, nil
+	}
+	switch kind := protocol.Kind(w.cause.Load()); {
+	case kind == protocol.ClientGone:
+		if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF // the end of an application that was stopped is not its answer's
 		}
+		err = &protocol.Error{Kind: kind, Err: err}
+	case kind == protocol.TimedOut && !errors.Is(err, io.EOF):
+		err = &protocol.Error{Kind: kind, Err: fmt.Errorf("no answer for %s", w.silence)}
 	}
 	return n, err
 }

@@ -1,6 +1,7 @@
 package cgi
 
 import (
+	"maps"
 	"net"
 	"net/http"
 	"slices"
@@ -52,7 +53,7 @@ const clientCertParams = 10
 // those that applications expect beside them) to dst. Each name is set once;
 // a name that dst already holds is not looked for. What all requests to a
 // server have in common comes first: whoever decodes many of them can tell by
-// the first bytes.
+// the first bytes. Those from header fields come last, in order of name.
 //
 // What a client sends can only reach variables that carry it by definition
 // (REQUEST_*, QUERY_STRING, CONTENT_*, and HTTP_*): the server's and the
@@ -89,7 +90,13 @@ func AppendParams(dst []protocol.Param, r *http.Request, t *Target) []protocol.P
 		m.contentType, m.typed = types[0], true
 	}
 	o.variables(&m, t)
-	for name, values := range r.Header {
+	// In order of name: whoever compares two runs of a script is not to find
+	// differences that are none.
+	var room [24]string
+	names := slices.AppendSeq(room[:0], maps.Keys(r.Header))
+	slices.Sort(names)
+	for _, name := range names {
+		values := r.Header[name]
 		if variable, ok := fieldVariable(name, t.PassAuthorization); ok && len(values) > 0 {
 			o.add(variable, joinValues(name, values))
 		}

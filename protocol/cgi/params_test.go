@@ -67,6 +67,26 @@ func TestParamsAlwaysSet(t *testing.T) {
 	}
 }
 
+// Whoever compares what two requests were told finds no differences of chance.
+func TestHeaderFieldsInOrder(t *testing.T) {
+	r := httptest.NewRequest("GET", "/x", nil)
+	var want []string
+	for i := range 40 {
+		name := fmt.Sprintf("X-%02d", i)
+		r.Header.Set(name, "v")
+		want = append(want, "HTTP_X_"+name[2:])
+	}
+	var got []string
+	for _, p := range AppendParams(nil, r, &Target{}) {
+		if strings.HasPrefix(p.Name, "HTTP_X_") {
+			got = append(got, p.Name)
+		}
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%v", got)
+	}
+}
+
 func TestRequestURI(t *testing.T) {
 	addr := plainServer(t, Target{})
 	for target, want := range map[string]string{
