@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"gatecrew/test/harness"
 )
@@ -193,7 +194,10 @@ func TestDjangoLargeBodies(t *testing.T) {
 	for _, threads := range []int{1, 4} {
 		t.Run(fmt.Sprintf("%d threads", threads), func(t *testing.T) {
 			g := djangoSite(t, dir, "project.wsgi:application", "2", threads, harness.BuildPlain)
-			// Both workers have done everything once before they are measured.
+			harness.Eventually(t, 20*time.Second, "both workers are ready", func() bool {
+				return strings.Count(g.Stderr(), "worker ready") == 2
+			})
+			// They have done everything once before they are measured.
 			var warm sync.WaitGroup
 			for range 4 {
 				warm.Go(func() {

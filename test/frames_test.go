@@ -156,7 +156,7 @@ func TestCompressedBomb(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := io.CopyN(z, zeros{}, 256<<20); err != nil {
+	if _, err := io.CopyN(z, zeros{}, 64<<20); err != nil {
 		t.Fatal(err)
 	}
 	z.Flush()

@@ -184,7 +184,7 @@ func chat(addr, name string, over <-chan struct{}, ends *tally) {
 	if in == nil {
 		in = bufio.NewReader(conn)
 	}
-	for n := range 10 + rand.IntN(200) {
+	for n := range 10 + rand.IntN(60) {
 		select {
 		case <-over:
 			ends.add("over", "")
