@@ -48,7 +48,8 @@ const (
 type Conn struct {
 	server  *Server
 	nc      net.Conn
-	remote  string // its client, as http.Request.RemoteAddr has it
+	socket  *nonblock.Socket // nc's; nil when nc is of another kind
+	remote  string           // its client, as http.Request.RemoteAddr has it
 	handler Handler
 	request cgi.Plain
 
@@ -61,9 +62,8 @@ type Conn struct {
 
 	ctx   watchedContext
 	watch watch
-	later *nonblock.Writer // nil for a socket of an unknown kind
-	turn  atomic.Int32     // whose turn it is while Answer goes on by itself
-	back  chan struct{}    // it is serve's again, which waits for that
+	turn  atomic.Int32  // whose turn it is while Answer goes on by itself
+	back  chan struct{} // it is serve's again, which waits for that
 }
 
 // The values of Conn.turn.
@@ -75,7 +75,7 @@ const (
 )
 
 func newConn(s *Server, nc net.Conn) *Conn {
-	c := &Conn{server: s, nc: nc, buf: make([]byte, readSize), later: nonblock.NewWriter(nc), back: make(chan struct{}, 1)}
+	c := &Conn{server: s, nc: nc, buf: make([]byte, readSize), socket: nonblock.New(nc), back: make(chan struct{}, 1)}
 	c.request.Local = cgi.LocalEndpoint(nc.LocalAddr())
 	if addr := nc.RemoteAddr(); addr != nil {
 		c.remote = addr.String()
@@ -199,7 +199,7 @@ func (c *Conn) await(more bool) (done bool) {
 		c.watch.want()
 		defer c.takeEarly()
 	} else if c.turn.Load() == elsewhere {
-		read, err := c.nc.Read(c.buf[c.end:])
+		read, err := c.read(c.buf[c.end:])
 		c.end += read
 		if read == 0 && err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 			c.broken = true
@@ -240,10 +240,18 @@ func (c *Conn) Answered(whole bool) {
 // TryWrite writes what of p the client takes at once, and returns how much that is. It
 // doesn't wait.
 func (c *Conn) TryWrite(p []byte) (n int, err error) {
-	if c.later == nil {
+	if c.socket == nil {
 		return 0, nil
 	}
-	return c.later.Write(p)
+	return c.socket.Write(p)
+}
+
+// read reads from the client, once.
+func (c *Conn) read(p []byte) (n int, err error) {
+	if c.socket == nil {
+		return c.nc.Read(p)
+	}
+	return c.socket.Read(p)
 }
 
 // nextSize is how many bytes there must be of a next request for net/http to begin
@@ -282,7 +290,7 @@ func (c *Conn) readHead() (n int, v verdict) {
 			waiting = true
 		}
 		c.makeRoom()
-		read, err := c.nc.Read(c.buf[c.end:])
+		read, err := c.read(c.buf[c.end:])
 		if c.end += read; read == 0 && err != nil {
 			if c.end > c.start && !idling {
 				return 0, other
@@ -352,7 +360,12 @@ func (c *Conn) linger() {
 // it were sent. An error ends the connection.
 func (c *Conn) Write(p ...[]byte) (n int, err error) {
 	if len(p) == 1 {
-		n, err = c.nc.Write(p[0])
+		n, err = c.TryWrite(p[0])
+		if n < len(p[0]) && err == nil {
+			var rest int
+			rest, err = c.nc.Write(p[0][n:])
+			n += rest
+		}
 	} else {
 		var all int64
 		parts := net.Buffers(p)

@@ -699,7 +699,7 @@ func TestPlacesComeBack(t *testing.T) {
 	if soak {
 		count = 30_000
 	}
-	s := startServers(t, serversConfig{places: places, handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	s := startServers(t, serversConfig{places: places, releasing: true, handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/hijack":
 			if c, _, err := http.NewResponseController(w).Hijack(); err == nil {
@@ -727,13 +727,6 @@ func TestPlacesComeBack(t *testing.T) {
 		})
 		return true
 	}})
-	hijacked := s.http.ConnState
-	s.http.ConnState = func(c net.Conn, state http.ConnState) {
-		hijacked(c, state)
-		if state == http.StateHijacked {
-			s.conns.Release(c) // at once, in place of whoever has taken it over
-		}
-	}
 	streams := []string{"", "G", "\x16\x03\x01", "GET /direct HTTP/1.1\r\nHost: h\r\n\r\n", "GET /elsewhere HTTP/1.1\r\nHost: h\r\n\r\n", "GET /resume HTTP/1.1\r\nHost: h\r\n\r\n",
 		"GET /panic HTTP/1.1\r\nHost: h\r\n\r\n", "GET /respond HTTP/1.1\r\nHost: h\r\n\r\n", "GET /panic HTTP/1.0\r\n\r\n", "GET / HTTP/1.0\r\n\r\n",
 		"POST /respond HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\nabc", "GET /a HTTP/1.1\r\nHost: h\r\n\r\nPOST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",

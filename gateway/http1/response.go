@@ -257,17 +257,10 @@ func (w *response) send(p []byte, whole bool) error {
 		out = append(out, crlf)
 	}
 	var err error
-	switch len(out) {
-	case 0:
-	case 1:
-		_, err = w.conn.nc.Write(out[0])
-	default:
-		_, err = out.WriteTo(w.conn.nc)
+	if len(out) > 0 {
+		_, err = w.conn.Write(out...)
 	}
 	w.head, w.pending = w.head[:0], w.pending[:0]
-	if err != nil {
-		w.conn.broken = true
-	}
 	return err
 }
 

@@ -39,6 +39,7 @@ type serversConfig struct {
 	answer              func(c *Conn, p *cgi.Plain, body []byte) bool // before it; false leaves it to handler
 	headerTimeout, idle time.Duration
 	places              int
+	releasing           bool // a connection that was taken over gives its place back at once
 	log                 *zap.Logger
 }
 
@@ -92,8 +93,11 @@ func startServers(t testing.TB, c serversConfig) *servers {
 	s.http = &http.Server{Handler: c.handler, ErrorLog: log.New(io.Discard, "", 0), ReadHeaderTimeout: c.headerTimeout, IdleTimeout: c.idle,
 		ConnState: func(nc net.Conn, state http.ConnState) {
 			s.conns.State(nc, state)
-			if state == http.StateNew {
+			switch {
+			case state == http.StateNew:
 				s.plain.Arrived(nc)
+			case state == http.StateHijacked && c.releasing:
+				s.conns.Release(nc) // in place of whoever has taken it over
 			}
 		}}
 	s.plain = NewServer(Config{Handler: func(conn *Conn) Handler { return &answerer{conn, &c} }, State: s.conns.State, HandedOn: func(nc net.Conn) {

@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"gatecrew/protocol"
+	"gatecrew/protocol/nonblock"
 )
 
 // descriptors are the ones that came with the bytes of a connection and that
@@ -26,21 +27,21 @@ const lost = -1
 // receiveFiles has the read loop receive descriptors from here on, if the
 // socket can bring any. It is called by the read loop.
 func (c *Conn) receiveFiles() {
-	if unix, ok := c.nc.(*net.UnixConn); ok {
-		c.reader.unix = unix
+	if _, ok := c.nc.(*net.UnixConn); ok {
+		c.reader.files = true
 		c.reader.descriptors.oob = make([]byte, syscall.CmsgSpace(4))
 	}
 }
 
-// read reads from a Unix socket as nc.Read does, descriptors included.
-func (d *descriptors) read(nc *net.UnixConn, p []byte) (int, error) {
-	n, oobn, flags, _, err := nc.ReadMsgUnix(p, d.oob)
+// read reads from a Unix socket, descriptors included.
+func (d *descriptors) read(socket *nonblock.Socket, p []byte) (int, error) {
+	n, oobn, flags, err := socket.ReadMessage(p, d.oob)
 	if oobn > 0 || flags&syscall.MSG_CTRUNC != 0 {
 		if bad := d.take(d.oob[:oobn], flags); bad != nil {
 			return 0, bad
 		}
 	}
-	return max(n, 0), err // it is -1 with an error
+	return n, err
 }
 
 // take keeps the one descriptor that control messages may bring.

@@ -3,7 +3,6 @@ package fcgi
 import (
 	"errors"
 	"fmt"
-	"net"
 
 	"gatecrew/protocol"
 )
@@ -21,7 +20,7 @@ type reader struct {
 	touched []*Stream
 	ended   *Stream // of a foreign application: its END_REQUEST was in this read
 
-	unix        *net.UnixConn // of a negotiated connection that is one: files come with its bytes
+	files       bool // come with the bytes: a negotiated connection on a Unix socket
 	descriptors descriptors
 }
 
@@ -88,8 +87,11 @@ func (c *Conn) readLoop() {
 // read reads from the socket, once. Descriptors that come with the bytes are
 // closed by the kernel unless the connection was negotiated.
 func (c *Conn) read(p []byte) (int, error) {
-	if r := &c.reader; r.unix != nil {
-		return r.descriptors.read(r.unix, p)
+	switch r := &c.reader; {
+	case r.files:
+		return r.descriptors.read(c.w.direct, p)
+	case c.w.direct != nil:
+		return c.w.direct.Read(p)
 	}
 	return c.nc.Read(p)
 }

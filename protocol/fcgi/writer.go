@@ -29,7 +29,7 @@ const (
 type writer struct {
 	nc      net.Conn
 	timeout time.Duration
-	direct  *nonblock.Writer // nil when nc has no descriptor of its own
+	direct  *nonblock.Socket // nil when nc has no descriptor of its own
 	died    func(error)      // called without mu, at most once, when a write fails
 
 	// mu guards the fields below and, in Conn, the table of requests: the
@@ -48,7 +48,7 @@ type writer struct {
 
 func (w *writer) init(nc net.Conn, timeout time.Duration, died func(error)) {
 	w.nc, w.timeout, w.died = nc, timeout, died
-	w.direct = nonblock.NewWriter(nc)
+	w.direct = nonblock.New(nc)
 	w.room.L = &w.mu
 }
 
