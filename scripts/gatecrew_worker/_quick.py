@@ -44,10 +44,6 @@ class Loop(_speed.Loop, _threads.Loop):
         _threads.Loop.__init__(self, sock, threads, ahead)
         self._prepare(self._connection, sock, self._ready, self._lock, self._send_lock, self._blocked, self._idle)
 
-    def give_back(self):
-        self._flush()  # the thread that has held them back is busy
-        _threads.Loop.give_back(self)
-
     def _work(self, handle):
         if self.threads > 1:
             _threads.Loop._work(self, handle)

@@ -23,6 +23,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <time.h>
@@ -693,7 +694,7 @@ static PyType_Spec connection_spec = {
 #define BLOCK 65536 /* _BLOCK of _threads.py */
 #define HELD_BYTES 131072 /* answers held back together */
 #define HELD_TIME 1000000 /* nanoseconds for which an answer may be held back, */
-#define SLOW_TIME 10000000 /* while no request took longer than this, which is more than a thread waits for a processor, */
+#define SLOW_TIME 10000000 /* while no request took longer than this */
 #define CALM 1000000000 /* within the last so many */
 
 /* Bytes that are to be sent. */
@@ -715,6 +716,8 @@ typedef struct {
     char *block;
     long long ended;
     int64_t held_since, slow_at;
+    int64_t computed; /* what the thread had computed when it last began to answer, ns, */
+    long slept; /* and how often it had waited for something by then */
     unsigned long thread; /* that is in serve(), 0 when none is */
     char reading, end_of_input, broken;
 } Loop;
@@ -2142,6 +2145,46 @@ static PyType_Spec handler_spec = {
     handler_slots,
 };
 
+#ifdef RUSAGE_THREAD
+static void
+look_at_thread(int64_t *computed, long *slept)
+{
+    struct rusage usage;
+    getrusage(RUSAGE_THREAD, &usage);
+    *computed = ((int64_t)usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000000000
+                + ((int64_t)usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) * 1000;
+    *slept = usage.ru_nvcsw;
+}
+#endif
+
+/* Notes what the thread has done so far. */
+static void
+begin_to_answer(Loop *self)
+{
+#ifdef RUSAGE_THREAD
+    look_at_thread(&self->computed, &self->slept);
+#else
+    (void)self;
+#endif
+}
+
+/* Whether a request that took long did so by itself. One whose thread has waited for
+ * nothing, and has not computed for long, has but been without a processor: where
+ * those are scarce it is of no use to send more often. */
+static int
+was_slow(Loop *self)
+{
+#ifdef RUSAGE_THREAD
+    int64_t computed;
+    long slept;
+    look_at_thread(&computed, &slept);
+    return slept != self->slept || computed - self->computed > SLOW_TIME;
+#else
+    (void)self;
+    return 1;
+#endif
+}
+
 /* Lets go of the roles that others may wait for, as _threads.Loop._work does
  * when it has taken a request. */
 static int
@@ -2179,6 +2222,7 @@ loop_serve(Loop *self, PyObject *handler)
             if (read_block(self) < 0)
                 goto failed;
             before = 0;
+            begin_to_answer(self);
             continue;
         }
         PyObject *request = PyObject_CallObject(self->popleft, NULL);
@@ -2214,15 +2258,18 @@ loop_serve(Loop *self, PyObject *handler)
             goto failed;
         Py_CLEAR(self->current);
         int64_t now = clock_now();
-        if (now - before > SLOW_TIME)
+        if (now - before > SLOW_TIME && was_slow(self))
             self->slow_at = now;
         before = now;
         if (!held)
             self->held_since = now;
         /* Nobody waits behind the slow: neither long, nor where requests have
          * been slow of late. */
-        if (self->output.used && (now - self->held_since > HELD_TIME || now - self->slow_at < CALM) && flush(self) < 0)
-            goto failed;
+        if (self->output.used && (now - self->held_since > HELD_TIME || now - self->slow_at < CALM)) {
+            if (flush(self) < 0)
+                goto failed;
+            begin_to_answer(self);
+        }
     }
     self->thread = 0;
     Py_RETURN_NONE;

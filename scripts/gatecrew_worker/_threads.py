@@ -19,8 +19,14 @@ import errno
 import socket
 import sys
 import threading
+import time
 from _thread import allocate_lock, get_ident
 from collections import deque
+
+try:
+    from resource import RUSAGE_THREAD, getrusage
+except ImportError:  # not Linux
+    getrusage = None
 
 from gatecrew_worker import _files
 from gatecrew_worker import _records as rec
@@ -33,6 +39,15 @@ _BLOCK = 65536  # bytes read at once
 # so that none of them ends in a crumb.
 _RECORD = 32768
 _SEND = 131072
+
+# A single thread that has more requests to answer holds its answers back, up to so
+# many bytes and nanoseconds, and sends them together: a send costs it, and the
+# gateway that it wakes, as much as a small request. It does so while no request took
+# longer than _SLOW_TIME within _CALM: nobody waits behind the slow.
+_HELD_BYTES = 131072
+_HELD_TIME = 1_000_000
+_SLOW_TIME = 10_000_000
+_CALM = 1_000_000_000
 
 _pack_header = rec.HEADER.pack
 
@@ -56,6 +71,9 @@ class Loop:
         self._failure = None
         self._send_lock = allocate_lock()  # one send at a time
         self._ended = 0  # requests whose END_REQUEST is out
+        self._holder = None  # the thread that may hold answers back
+        self._held = deque()  # they
+        self._held_bytes = 0
 
     # -- The worker's side --------------------------------------------------
 
@@ -104,6 +122,7 @@ class Loop:
         """Returns the requests that have not been started to the gateway,
         which gives them to other workers. Called from a thread of its own
         while all others are busy."""
+        self._flush()  # the thread that has held answers back is busy
         connection = self._connection
         with self._lock:
             # Also those that the gateway sent before it asked.
@@ -130,9 +149,15 @@ class Loop:
 
     def _work(self, handle):
         me = get_ident()
+        pace = None
+        if self.threads == 1:
+            self._holder, pace = me, _Pace()
         while True:
             with self._lock:
-                self._wait(self._has_work)
+                if not self._ready:
+                    self._wait(self._has_work)
+                    if pace:
+                        pace.begin()
                 if not self._ready:
                     return
                 request = self._ready.popleft()
@@ -149,12 +174,16 @@ class Loop:
                     self.end(request, b"", 1)
             except BaseException as exc:  # not the application's: handle keeps those
                 self._fail(exc)
+            if pace and pace.due(self._held):
+                self._flush()
+                pace.begin()
 
     def _has_work(self, _):
         return self._ready or self._end_of_input
 
     def _fail(self, exc):
         """Ends the worker because of exc."""
+        self._flush()
         with self._lock:
             self._set_failure(exc)
         self._shutdown(socket.SHUT_RDWR)
@@ -198,6 +227,8 @@ class Loop:
             self._blocked.pop()[1].release()
 
     def _read(self, flags=0):
+        if self._held:
+            self._flush()
         self._reading = True
         self._lock.release()
         try:
@@ -428,9 +459,78 @@ class Loop:
             self._stop_if_done()
 
     def _send(self, payload, ended=0):
+        """Sends the payload behind what is held back. One that ends a request may be
+        held back itself."""
+        if ended and self._holder == get_ident() and len(payload) <= _RECORD:
+            self._held.append(payload)
+            self._held_bytes += len(payload)
+            if self._held_bytes > _HELD_BYTES:
+                self._flush()
+            return
+        self._flush(payload, ended)
+
+    def _flush(self, payload=b"", ended=0):
+        held = self._held
         with self._send_lock:
+            parts = []
+            while held:  # its thread may append to it
+                parts.append(held.popleft())
+            self._held_bytes = 0
+            late = len(parts)
+            if payload:
+                parts.append(payload)
+            if not parts:
+                return
             try:
-                self._sock.sendall(payload)
+                self._sock.sendall(parts[0] if len(parts) == 1 else b"".join(parts))
             except OSError:
                 self._broken = True  # the gateway has gone: the reader sees it too
-            self._ended += ended
+            self._ended += late + ended
+        if late and self._connection.draining:
+            self._stop_if_done()
+
+
+class _Pace:
+    """Tells when answers that are held back are to be sent."""
+
+    def __init__(self):
+        self._slow_at = time.monotonic_ns() - _CALM
+        self.begin()
+
+    def begin(self):
+        """Answers are begun with: nothing is held back."""
+        self._before = time.monotonic_ns()
+        self._since = None
+        self._thread = _look_at_thread()
+
+    def due(self, held):
+        """Called after each request."""
+        now = time.monotonic_ns()
+        if now - self._before > _SLOW_TIME and self._was_slow():
+            self._slow_at = now
+        self._before = now
+        if not held:
+            self._since = None
+            return False
+        if self._since is None:
+            self._since = now
+        return now - self._since > _HELD_TIME or now - self._slow_at < _CALM
+
+    def _was_slow(self):
+        """Whether a request that took long did so by itself. One whose thread has
+        waited for nothing, and has not computed for long, has but been without a
+        processor: where those are scarce it is of no use to send more often."""
+        if self._thread is None:
+            return True
+        slept, computed = self._thread
+        slept_since, computed_since = _look_at_thread()
+        return slept != slept_since or (computed_since - computed) * 1e9 > _SLOW_TIME
+
+
+def _look_at_thread():
+    """Returns how often this thread has waited for something, and for how many seconds
+    it has computed; None where that can't be told."""
+    if getrusage is None:
+        return None
+    usage = getrusage(RUSAGE_THREAD)
+    return usage.ru_nvcsw, usage.ru_utime + usage.ru_stime
