@@ -17,7 +17,7 @@ import (
 //     stand behind is asked for them back. Those that it has not started are
 //     given to other workers, or go back to the queue.
 const (
-	aheadWork  = 2 * time.Millisecond
+	aheadWork  = 4 * time.Millisecond
 	stallAfter = 8 * time.Millisecond
 	// measured is how many requests a worker must have finished before its
 	// service time is believed.

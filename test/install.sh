@@ -56,9 +56,9 @@ install_missing() {
 }
 
 # make_venv makes the virtual environment $1 with the packages of the file $2,
-# unless it has been made of this very file.
+# unless it has been made of this very file, in this very place: its programs name it.
 make_venv() {
-	if ! cmp -s "$2" "$1/requirements.txt" || ! "$1/bin/python" -c '' 2>/dev/null; then
+	if ! cmp -s "$2" "$1/requirements.txt" || ! grep -qF "$PWD/$1" "$1/bin/activate" || ! "$1/bin/python" -c '' 2>/dev/null; then
 		say "making $1"
 		python3 -m venv --clear "$1"
 		"$1/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$2"

@@ -58,6 +58,9 @@ class Loop(_speed.Loop, _threads.Loop):
             except BaseException as exc:  # not the application's: handle keeps those
                 self._fail(exc)
 
+    def _send_or_hold(self, payload, ended=0):
+        self._send(payload, ended)
+
     def _read(self, flags=0):
         self._flush()
         _threads.Loop._read(self, flags)

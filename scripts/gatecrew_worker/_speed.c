@@ -23,7 +23,6 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <time.h>
@@ -692,10 +691,10 @@ static PyType_Spec connection_spec = {
 #define STDOUT 6
 #define RECORD 32768 /* _RECORD of _threads.py */
 #define BLOCK 65536 /* _BLOCK of _threads.py */
-#define HELD_BYTES 131072 /* answers held back together */
-#define HELD_TIME 1000000 /* nanoseconds for which an answer may be held back, */
-#define SLOW_TIME 10000000 /* while no request took longer than this */
-#define CALM 1000000000 /* within the last so many */
+#define HELD_BYTES 131072 /* answers held back together: _HELD_BYTES of _threads.py, */
+#define HELD_TIME 1000000 /* and for how long, in nanoseconds: _HELD_TIME, */
+#define WATCH_TIME 2000000 /* and how often it is looked whether an application keeps them for longer */
+#define WATCH_ROUNDS 25 /* in vain, after which that ends */
 
 /* Bytes that are to be sent. */
 struct output {
@@ -715,9 +714,10 @@ typedef struct {
     struct output output, spare;
     char *block;
     long long ended;
-    int64_t held_since, slow_at;
-    int64_t computed; /* what the thread had computed when it last began to answer, ns, */
-    long slept; /* and how often it had waited for something by then */
+    int64_t now; /* when the request that serve() is at began, */
+    int64_t held_since; /* the first one whose answer is held back; 0 when none is. _watch() reads it without the interpreter */
+    PyThread_type_lock wake; /* of _watch(), taken while there is nothing to look at */
+    char watched, unwatched; /* it is awake; it is to end */
     unsigned long thread; /* that is in serve(), 0 when none is */
     char reading, end_of_input, broken;
 } Loop;
@@ -779,6 +779,8 @@ loop_dealloc(Loop *self)
     free(self->output.bytes);
     free(self->spare.bytes);
     free(self->block);
+    if (self->wake != NULL)
+        PyThread_free_lock(self->wake);
     PyObject_GC_Del(self);
     Py_DECREF(type);
 }
@@ -813,7 +815,11 @@ loop_prepare(Loop *self, PyObject *args)
     set(&self->idle, idle);
     if (self->block == NULL && (self->block = malloc(BLOCK)) == NULL)
         return PyErr_NoMemory();
-    self->slow_at = clock_now() - CALM;
+    if (self->wake == NULL) {
+        if ((self->wake = PyThread_allocate_lock()) == NULL)
+            return PyErr_NoMemory();
+        PyThread_acquire_lock(self->wake, NOWAIT_LOCK);
+    }
     Py_RETURN_NONE;
 }
 
@@ -949,6 +955,7 @@ flush_with(Loop *self, const char *bytes, size_t size, int ended)
     self->output = self->spare;
     self->output.used = 0;
     self->output.ended = 0;
+    __atomic_store_n(&self->held_since, 0, __ATOMIC_RELAXED);
     self->spare = (struct output){0};
     if (!self->broken) {
         int fd = descriptor(self);
@@ -980,13 +987,63 @@ flush(Loop *self)
     return self->output.used ? flush_with(self, NULL, 0, 0) : 0;
 }
 
+static void
+wake_watch(Loop *self)
+{
+    self->watched = 1;
+    PyThread_release_lock(self->wake);
+}
+
 /* Sends what was collected unless it may wait for the next answer. */
 static int
 flush_or_hold(Loop *self)
 {
     if (self->thread == 0 || self->thread != PyThread_get_thread_ident() || self->output.used > HELD_BYTES)
         return flush(self);
+    if (self->held_since == 0) {
+        __atomic_store_n(&self->held_since, self->now, __ATOMIC_RELAXED);
+        if (!self->watched)
+            wake_watch(self);
+    }
     return 0;
+}
+
+/* _watch(), in a thread of its own: sends what is held back while an application
+ * takes longer over its next request. It asks for the interpreter only then. */
+static PyObject *
+loop_watch(Loop *self, PyObject *unused)
+{
+    (void)unused;
+    while (!self->unwatched) {
+        int64_t since;
+        int rounds = 0;
+        PyThreadState *state = PyEval_SaveThread();
+        PyThread_acquire_lock(self->wake, WAIT_LOCK);
+        do {
+            const struct timespec pause = {0, WATCH_TIME};
+            nanosleep(&pause, NULL);
+            since = __atomic_load_n(&self->held_since, __ATOMIC_RELAXED);
+            rounds = since ? 0 : rounds + 1;
+        } while (since ? clock_now() - since < WATCH_TIME : rounds < WATCH_ROUNDS);
+        PyEval_RestoreThread(state);
+        if (flush(self) < 0)
+            PyErr_WriteUnraisable((PyObject *)self);
+        self->watched = 0;
+        if (rounds < WATCH_ROUNDS || self->held_since)
+            wake_watch(self);
+    }
+    Py_RETURN_NONE;
+}
+
+/* _unwatch(): has _watch() end. */
+static PyObject *
+loop_unwatch(Loop *self, PyObject *unused)
+{
+    (void)unused;
+    self->unwatched = 1;
+    if (!self->watched && self->wake != NULL)
+        wake_watch(self);
+    Py_RETURN_NONE;
 }
 
 /* _flush() */
@@ -1117,6 +1174,8 @@ static PyMethodDef loop_methods[] = {
     {"_flush", AS_CFUNCTION(loop_flush), METH_NOARGS, NULL},
     {"_send", AS_CFUNCTION(loop_send), METH_VARARGS, NULL},
     {"_serve", AS_CFUNCTION(loop_serve), METH_O, NULL},
+    {"_watch", AS_CFUNCTION(loop_watch), METH_NOARGS, NULL},
+    {"_unwatch", AS_CFUNCTION(loop_unwatch), METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 
@@ -1942,7 +2001,10 @@ write_first(Loop *loop, Response *response, Request *request, PyObject *part)
     at = put(at, "\r\n", 2);
     put(at, PyBytes_AsString(part), (size_t)size);
     loop->output.used += 8 + content;
-    int status = flush(loop) < 0 ? -1 : 1;
+    /* A body that is whole, for its length was said, may wait as well: Flask's and
+     * Django's are never a list. */
+    int whole = response->declared >= 0 && size == response->declared;
+    int status = (whole ? flush_or_hold(loop) : flush(loop)) < 0 ? -1 : 1;
     request->guarded = 0;
     return status;
 }
@@ -2145,46 +2207,6 @@ static PyType_Spec handler_spec = {
     handler_slots,
 };
 
-#ifdef RUSAGE_THREAD
-static void
-look_at_thread(int64_t *computed, long *slept)
-{
-    struct rusage usage;
-    getrusage(RUSAGE_THREAD, &usage);
-    *computed = ((int64_t)usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000000000
-                + ((int64_t)usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) * 1000;
-    *slept = usage.ru_nvcsw;
-}
-#endif
-
-/* Notes what the thread has done so far. */
-static void
-begin_to_answer(Loop *self)
-{
-#ifdef RUSAGE_THREAD
-    look_at_thread(&self->computed, &self->slept);
-#else
-    (void)self;
-#endif
-}
-
-/* Whether a request that took long did so by itself. One whose thread has waited for
- * nothing, and has not computed for long, has but been without a processor: where
- * those are scarce it is of no use to send more often. */
-static int
-was_slow(Loop *self)
-{
-#ifdef RUSAGE_THREAD
-    int64_t computed;
-    long slept;
-    look_at_thread(&computed, &slept);
-    return slept != self->slept || computed - self->computed > SLOW_TIME;
-#else
-    (void)self;
-    return 1;
-#endif
-}
-
 /* Lets go of the roles that others may wait for, as _threads.Loop._work does
  * when it has taken a request. */
 static int
@@ -2207,7 +2229,7 @@ loop_serve(Loop *self, PyObject *handler)
         PyErr_SetString(PyExc_TypeError, "_serve() takes this loop's Handler");
         return NULL;
     }
-    int64_t before = 0; /* when the request before ended */
+    self->now = clock_now();
     self->thread = PyThread_get_thread_ident();
     Py_CLEAR(self->current);
     for (;;) {
@@ -2221,8 +2243,7 @@ loop_serve(Loop *self, PyObject *handler)
                 break;
             if (read_block(self) < 0)
                 goto failed;
-            before = 0;
-            begin_to_answer(self);
+            self->now = clock_now();
             continue;
         }
         PyObject *request = PyObject_CallObject(self->popleft, NULL);
@@ -2251,25 +2272,12 @@ loop_serve(Loop *self, PyObject *handler)
         }
         current->thread = self->thread;
         current->guarded = 0;
-        if (before == 0)
-            before = clock_now();
-        int held = self->output.used > 0;
         if (handle(CAST(Handler, handler), current) < 0)
             goto failed;
         Py_CLEAR(self->current);
-        int64_t now = clock_now();
-        if (now - before > SLOW_TIME && was_slow(self))
-            self->slow_at = now;
-        before = now;
-        if (!held)
-            self->held_since = now;
-        /* Nobody waits behind the slow: neither long, nor where requests have
-         * been slow of late. */
-        if (self->output.used && (now - self->held_since > HELD_TIME || now - self->slow_at < CALM)) {
-            if (flush(self) < 0)
-                goto failed;
-            begin_to_answer(self);
-        }
+        self->now = clock_now();
+        if (self->output.used && self->now - self->held_since > HELD_TIME && flush(self) < 0)
+            goto failed;
     }
     self->thread = 0;
     Py_RETURN_NONE;

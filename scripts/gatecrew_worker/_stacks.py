@@ -15,6 +15,8 @@ from gatecrew_worker._records import ProtocolError, decode_pairs
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _THREADING = threading.__file__
 
+OWN = set()  # threads of this package that nobody need know of
+
 _FRAMES = 60  # of one stack: the innermost ones
 _THREADS = 200
 _TASKS = 200  # of one event loop
@@ -56,8 +58,8 @@ def describe(requests, asked=""):
         name = title = "thread %s" % _quoted(names.get(ident, str(ident)))
         if ident in running:
             title += " at %s" % running[ident][1]
-        elif ident == threading.get_ident():
-            continue  # the one that describes
+        elif ident == threading.get_ident() or ident in OWN:
+            continue  # the one that describes, for one
         lines = _thread_lines(stack, ident in served.values())
         if lines:
             out.add(title + ":\n", *lines)

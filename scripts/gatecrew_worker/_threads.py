@@ -20,16 +20,13 @@ import socket
 import sys
 import threading
 import time
-from _thread import allocate_lock, get_ident
+from _thread import allocate_lock, get_ident, start_new_thread
 from collections import deque
-
-try:
-    from resource import RUSAGE_THREAD, getrusage
-except ImportError:  # not Linux
-    getrusage = None
+from time import monotonic_ns
 
 from gatecrew_worker import _files
 from gatecrew_worker import _records as rec
+from gatecrew_worker import _stacks
 from gatecrew_worker._connection import INPUT_WINDOW, ClientDisconnected, Connection, held_back
 from gatecrew_worker._interrupt import RequestTimeout
 
@@ -42,12 +39,13 @@ _SEND = 131072
 
 # A single thread that has more requests to answer holds its answers back, up to so
 # many bytes and nanoseconds, and sends them together: a send costs it, and the
-# gateway that it wakes, as much as a small request. It does so while no request took
-# longer than _SLOW_TIME within _CALM: nobody waits behind the slow.
+# gateway that it wakes, as much as a small request. Another thread looks every
+# _WATCH_TIME whether the application keeps them from their clients for longer, and
+# sleeps when it has seen none _WATCH_ROUNDS times.
 _HELD_BYTES = 131072
 _HELD_TIME = 1_000_000
-_SLOW_TIME = 10_000_000
-_CALM = 1_000_000_000
+_WATCH_TIME = 5_000_000
+_WATCH_ROUNDS = 10
 
 _pack_header = rec.HEADER.pack
 
@@ -74,6 +72,11 @@ class Loop:
         self._holder = None  # the thread that may hold answers back
         self._held = deque()  # they
         self._held_bytes = 0
+        self._held_since = 0  # when the request of the first one began; 0 when there is none
+        self._now = 0  # when the one in progress began
+        self._wake = allocate_lock()  # of _watch, taken while there is nothing to look at
+        self._wake.acquire()
+        self._watched = self._unwatched = False  # it is awake; it is to end
 
     # -- The worker's side --------------------------------------------------
 
@@ -87,9 +90,12 @@ class Loop:
         try:
             for thread in others:
                 thread.start()
+            if self.threads == 1:
+                start_new_thread(self._watch_beside, ())
             self._work(handle)
         except BaseException as exc:  # no thread can be had, a signal handler of the application raised
             self._fail(exc)
+        self._unwatch()
         for thread in others:
             if thread.ident:
                 thread.join()
@@ -149,15 +155,13 @@ class Loop:
 
     def _work(self, handle):
         me = get_ident()
-        pace = None
         if self.threads == 1:
-            self._holder, pace = me, _Pace()
+            self._holder = me
         while True:
             with self._lock:
                 if not self._ready:
                     self._wait(self._has_work)
-                    if pace:
-                        pace.begin()
+                    self._now = monotonic_ns()
                 if not self._ready:
                     return
                 request = self._ready.popleft()
@@ -174,9 +178,10 @@ class Loop:
                     self.end(request, b"", 1)
             except BaseException as exc:  # not the application's: handle keeps those
                 self._fail(exc)
-            if pace and pace.due(self._held):
-                self._flush()
-                pace.begin()
+            if self._held_since:
+                self._now = monotonic_ns()
+                if self._now - self._held_since > _HELD_TIME:
+                    self._flush()
 
     def _has_work(self, _):
         return self._ready or self._end_of_input
@@ -337,8 +342,9 @@ class Loop:
     def _has_input(self, request):
         return request.input or request.input_ended or request.aborted or self._end_of_input
 
-    def write(self, request, data):
-        """Sends a part of the answer that others follow.
+    def write(self, request, data, whole=False):
+        """Sends a part of the answer. whole says that its body is complete, so that it
+        may be held back until its end.
         Raises ClientDisconnected when nobody wants it."""
         guarded = self._guard(request)
         try:
@@ -349,7 +355,7 @@ class Loop:
                     if not self._reading and not self._end_of_input:
                         self._read(socket.MSG_DONTWAIT)
                         self._pass_on()
-            self._send_output(request, data, b"")
+            self._send_output(request, data, b"", whole)
         finally:
             if guarded:
                 request.guarded = False
@@ -405,7 +411,7 @@ class Loop:
             if guarded:
                 request.guarded = False
 
-    def _send_output(self, request, data, tail):
+    def _send_output(self, request, data, tail, whole=False):
         size = len(data)
         if request.aborted or request.ended or self._broken:
             raise ClientDisconnected("the client went away")
@@ -414,6 +420,8 @@ class Loop:
             payload = _pack_header(1, 6, request.id, size, 0) + data + tail
             if tail:
                 self._finish(request, payload)
+            elif whole:
+                self._send_or_hold(payload)
             else:
                 self._send(payload)
             return
@@ -459,24 +467,35 @@ class Loop:
             self._stop_if_done()
 
     def _send(self, payload, ended=0):
-        """Sends the payload behind what is held back. One that ends a request may be
-        held back itself."""
-        if ended and self._holder == get_ident() and len(payload) <= _RECORD:
-            self._held.append(payload)
-            self._held_bytes += len(payload)
-            if self._held_bytes > _HELD_BYTES:
-                self._flush()
+        """Sends the payload, behind what is held back, unless it may be held back
+        itself because it ends a request."""
+        if ended:
+            self._send_or_hold(payload, ended)
+        else:
+            self._flush(payload)
+
+    def _send_or_hold(self, payload, ended=0):
+        if self._holder != get_ident() or len(payload) > _RECORD:
+            self._flush(payload, ended)
             return
-        self._flush(payload, ended)
+        self._held.append((payload, ended))
+        self._held_bytes += len(payload)
+        if self._held_bytes > _HELD_BYTES:
+            self._flush()
+        elif not self._held_since:
+            self._held_since = self._now
+            if not self._watched:
+                self._wake_watch()
 
     def _flush(self, payload=b"", ended=0):
         held = self._held
         with self._send_lock:
-            parts = []
+            parts, late = [], 0
             while held:  # its thread may append to it
-                parts.append(held.popleft())
-            self._held_bytes = 0
-            late = len(parts)
+                part, n = held.popleft()
+                parts.append(part)
+                late += n
+            self._held_bytes = self._held_since = 0
             if payload:
                 parts.append(payload)
             if not parts:
@@ -489,48 +508,37 @@ class Loop:
         if late and self._connection.draining:
             self._stop_if_done()
 
+    # -- Looking after what is held back -------------------------------------
 
-class _Pace:
-    """Tells when answers that are held back are to be sent."""
+    def _watch_beside(self):
+        _stacks.OWN.add(get_ident())
+        self._watch()
 
-    def __init__(self):
-        self._slow_at = time.monotonic_ns() - _CALM
-        self.begin()
+    def _watch(self):
+        """Sends what is held back while an application takes longer over its next
+        request, until _unwatch()."""
+        while not self._unwatched:
+            self._wake.acquire()
+            rounds = 0
+            while rounds < _WATCH_ROUNDS:
+                time.sleep(_WATCH_TIME / 1e9)
+                since = self._held_since
+                if not since:
+                    rounds += 1
+                elif monotonic_ns() - since < _WATCH_TIME:
+                    rounds = 0
+                else:
+                    break
+            self._flush()
+            self._watched = False
+            if rounds < _WATCH_ROUNDS or self._held_since:
+                self._wake_watch()
 
-    def begin(self):
-        """Answers are begun with: nothing is held back."""
-        self._before = time.monotonic_ns()
-        self._since = None
-        self._thread = _look_at_thread()
+    def _wake_watch(self):
+        self._watched = True
+        self._wake.release()
 
-    def due(self, held):
-        """Called after each request."""
-        now = time.monotonic_ns()
-        if now - self._before > _SLOW_TIME and self._was_slow():
-            self._slow_at = now
-        self._before = now
-        if not held:
-            self._since = None
-            return False
-        if self._since is None:
-            self._since = now
-        return now - self._since > _HELD_TIME or now - self._slow_at < _CALM
-
-    def _was_slow(self):
-        """Whether a request that took long did so by itself. One whose thread has
-        waited for nothing, and has not computed for long, has but been without a
-        processor: where those are scarce it is of no use to send more often."""
-        if self._thread is None:
-            return True
-        slept, computed = self._thread
-        slept_since, computed_since = _look_at_thread()
-        return slept != slept_since or (computed_since - computed) * 1e9 > _SLOW_TIME
-
-
-def _look_at_thread():
-    """Returns how often this thread has waited for something, and for how many seconds
-    it has computed; None where that can't be told."""
-    if getrusage is None:
-        return None
-    usage = getrusage(RUSAGE_THREAD)
-    return usage.ru_nvcsw, usage.ru_utime + usage.ru_stime
+    def _unwatch(self):
+        self._unwatched = True
+        if not self._watched:
+            self._wake_watch()

@@ -154,7 +154,7 @@ class Response:
             data = b"%b\r\n%b" % (self._head, data)
             self._head_sent = True
         if data:
-            self._loop.write(self._request, data)
+            self._loop.write(self._request, data, self._written == self._length)
 
     # -- The handler's side -------------------------------------------------
 

@@ -30,5 +30,13 @@ def spins(environ, start_response):
     return [b"spun"]
 
 
+def lingers(environ, start_response):
+    """After it has given all of its body."""
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "5")])
+    yield b"whole"
+    say("busy")
+    released(environ)
+
+
 def app(environ, start_response):
-    return {"/sleeps": sleeps, "/spins": spins}.get(environ["PATH_INFO"], raw)(environ, start_response)
+    return {"/sleeps": sleeps, "/spins": spins, "/lingers": lingers}.get(environ["PATH_INFO"], raw)(environ, start_response)
