@@ -15,8 +15,8 @@ func TestPace(t *testing.T) {
 	}{
 		{"too few requests to tell", repeat(10*time.Microsecond, measured-1), 0, 0},
 		{"as quick as can be", repeat(10*time.Microsecond, measured), 0, 15},
-		{"little work", repeat(400*time.Microsecond, 100), 0, 5},
-		{"just not quick", repeat(2200*time.Microsecond, 100), 0, 0},
+		{"little work", repeat(400*time.Microsecond, 100), 0, 10},
+		{"just not quick", repeat(4400*time.Microsecond, 100), 0, 0},
 		{"slow", repeat(60*time.Millisecond, 100), 0, 0},
 		{"one slow request is enough", append(repeat(10*time.Microsecond, 100), 60*time.Millisecond), 0, 0},
 		{"quick again", append(append(repeat(10*time.Microsecond, 100), 60*time.Millisecond), repeat(10*time.Microsecond, 200)...), 0, 15},
