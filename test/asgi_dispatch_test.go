@@ -264,6 +264,7 @@ func TestASGIBackgroundTasks(t *testing.T) {
 // Bodies of known and unknown length reach the application as they arrive, and
 // it may answer meanwhile.
 func TestASGIBodies(t *testing.T) {
+	t.Parallel()
 	g, _ := startASGI(t, "--workers", "2")
 	for _, n := range []int64{0, 1, 65536, 3<<20 + 1} {
 		want := sumOf(&placed{n: n})

@@ -19,6 +19,7 @@ import (
 // message is followed at once by a frame that breaks the rules, when the
 // application needs longer than usual for the echo: the suite would like to have it first.
 func TestAutobahn(t *testing.T) {
+	t.Parallel()
 	g := harness.New(t, "run", "asgi_echo:app", "--chdir", harness.App(t), "--python", harness.Python(t), "--workers", "2", "--access-log", "off")
 	cases, whole := []string{"1.*", "2.*", "3.*", "4.*", "5.*", "6.1.*", "7.1.*", "10.*"}, 74
 	if soak { // limits and compression count the bytes and the time

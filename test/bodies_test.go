@@ -55,7 +55,10 @@ func plainSum(body string) (s bodySum, err error) {
 
 // A body that comes in chunks reaches every application whole and with its true
 // length, and the gateway's memory does not grow with it.
-func TestClass18ChunkedRequestBodies(t *testing.T) { harness.EachReader(t, testChunkedRequestBodies) }
+func TestClass18ChunkedRequestBodies(t *testing.T) {
+	t.Parallel()
+	harness.EachReader(t, testChunkedRequestBodies)
+}
 
 func testChunkedRequestBodies(t *testing.T) {
 	s := startRig(t, rigOptions{plain: true})
@@ -225,7 +228,10 @@ func testExpectContinue(t *testing.T) {
 
 // A large body and a large answer cross each other without one waiting for the
 // other, in both orders: the answer before the body was read, and all along.
-func TestClass37FullDuplex(t *testing.T) { harness.EachReader(t, testFullDuplex) }
+func TestClass37FullDuplex(t *testing.T) {
+	t.Parallel()
+	harness.EachReader(t, testFullDuplex)
+}
 
 func testFullDuplex(t *testing.T) {
 	size := scaled[int64](10<<20, 100<<20)

@@ -107,6 +107,7 @@ func (b *browser) want(page, text string) {
 // TestDjango works in the admin as people do, beside each other, and demands of
 // both sides what PEP 3333 does.
 func TestDjango(t *testing.T) {
+	t.Parallel()
 	dir := harness.Django(t)
 	for _, c := range []struct {
 		workers string

@@ -112,6 +112,7 @@ var breaches = []struct {
 // Each breach of FastCGI gives its own request the status that it deserves and
 // no other one anything at all; a connection that can't be trusted is closed.
 func TestClass32MisbehavingFastCGI(t *testing.T) {
+	t.Parallel()
 	s := startRig(t, rigOptions{
 		peer: ", max_connections: 1, timeout: 300ms", // whatever a breach leaves behind hits the next request
 		serve: func(c *peerConn) {
@@ -250,6 +251,7 @@ func (i *issued) foreign(text, own string) string {
 // an error, and never a byte of another's. Beside them others are served as if
 // nothing was.
 func TestClass32MutatedStreams(t *testing.T) {
+	t.Parallel()
 	const seed = 20
 	var all issued
 	s := startRig(t, rigOptions{
@@ -347,6 +349,7 @@ func mutated(r *rand.Rand, id uint16, token string) string {
 // Many requests at once, a part of them given up by their clients at a random
 // moment: whoever stays gets his own answer and nothing else.
 func TestClass33NoCrossTalk(t *testing.T) {
+	t.Parallel()
 	const seed = 33
 	s := startRig(t, rigOptions{serve: func(c *peerConn) {
 		for {

@@ -145,6 +145,7 @@ func TestTinyFragments(t *testing.T) {
 
 // A message that is small on the wire and large in memory ends at the limit.
 func TestCompressedBomb(t *testing.T) {
+	t.Parallel()
 	g := serveCat(t, "max_message: 1m, framing: stream")
 	w := g.WebSocket("/", "Sec-WebSocket-Extensions", "permessage-deflate")
 	if got := w.Head.Header.Get("Sec-WebSocket-Extensions"); !strings.HasPrefix(got, "permessage-deflate") {

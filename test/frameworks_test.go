@@ -19,6 +19,7 @@ var frameworks = []string{"Starlette", "FastAPI", "Quart", "Litestar", "Django"}
 // used as people use them: chat, events, uploads, background tasks, files
 // (test/apps/asgi/client.py).
 func TestFrameworks(t *testing.T) {
+	t.Parallel()
 	file := filepath.Join(t.TempDir(), "picture.bin")
 	writeNoise(t, file, 3<<20)
 
@@ -65,6 +66,7 @@ sites:
 
 // TestBrowser opens the chat of the examples in two tabs of a real browser.
 func TestBrowser(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	if err := os.CopyFS(dir, os.DirFS(filepath.Join(harness.Root(t), "examples"))); err != nil {
 		t.Fatal(err)

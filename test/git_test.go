@@ -140,6 +140,7 @@ func (h *gitHost) same(t *testing.T, clone string) {
 
 // TestGit is what people do with git-http-backend, done by git itself.
 func TestGit(t *testing.T) {
+	t.Parallel()
 	h := startGit(t)
 	work, demo := t.TempDir(), filepath.Join(h.dir, "demo.git")
 	url := h.URL + "/git/demo.git"

@@ -27,6 +27,7 @@ var h2specKnown = []string{
 // want a page that is slow and large: on a quick one some are skipped, others
 // race with the end of the answer.
 func TestH2spec(t *testing.T) {
+	t.Parallel()
 	s := startTLS(t, `
 sites:
   - hosts: [a.example]

@@ -42,7 +42,10 @@ func (c *rawClient) inStep(token string) {
 
 // A head that isn't one is never half understood: the answer is a 502 that
 // shows nothing of it, with a line in the log that says why.
-func TestClass28MalformedHeads(t *testing.T) { harness.EachReader(t, testMalformedHeads) }
+func TestClass28MalformedHeads(t *testing.T) {
+	t.Parallel()
+	harness.EachReader(t, testMalformedHeads)
+}
 
 func testMalformedHeads(t *testing.T) {
 	s := startGate(t, "", "", "")

@@ -57,6 +57,7 @@ func (s *tlsGateway) protocols(t testing.TB) map[string]*http.Client {
 
 // TestEveryProtocol: what holds for HTTP/1.1 without TLS holds for the others.
 func TestEveryProtocol(t *testing.T) {
+	t.Parallel()
 	s := startProtocols(t, "", "limits: {max_body: 4m}")
 	for name, client := range s.protocols(t) {
 		scheme, proto, _ := strings.Cut(name, " ")

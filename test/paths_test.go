@@ -168,7 +168,10 @@ func TestScriptNames(t *testing.T) {
 
 // A line end in a path arrives as it was sent, and php-fpm, whose arithmetic
 // with such paths went wrong once, lives (CVE-2019-11043).
-func TestClass05PathInfoUnderflow(t *testing.T) { harness.EachReader(t, testPathInfoUnderflow) }
+func TestClass05PathInfoUnderflow(t *testing.T) {
+	t.Parallel()
+	harness.EachReader(t, testPathInfoUnderflow)
+}
 
 func testPathInfoUnderflow(t *testing.T) {
 	s := startGate(t, "", "", "")

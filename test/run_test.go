@@ -83,6 +83,7 @@ func ask(t *testing.T, g *harness.Gateway, path string) (a runAnswer) {
 
 // TestRunTargets: a Python application in each form.
 func TestRunTargets(t *testing.T) {
+	t.Parallel()
 	dir := runFolder(t)
 	elsewhere := t.TempDir()
 	for _, tt := range []struct{ dir, target, name string }{

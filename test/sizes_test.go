@@ -31,6 +31,7 @@ const (
 // A request head that is too large for an application is refused as too large,
 // and the others still get it. Nobody is harmed.
 func TestClass13LargeHeads(t *testing.T) {
+	t.Parallel()
 	t.Run("default limits", func(t *testing.T) {
 		s := startGate(t, "", "", "")
 		c := s.client().on(t)
@@ -119,6 +120,7 @@ func arrive(t *testing.T, m mirror, c *rawClient, what, path string, fields []st
 // values of every size at the borders reach each implementation of the
 // receiving side as they are.
 func TestClass14LongNames(t *testing.T) {
+	t.Parallel()
 	socket := filepath.Join(t.TempDir(), "go")
 	l, err := net.Listen("unix", socket)
 	if err != nil {

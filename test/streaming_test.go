@@ -162,6 +162,7 @@ func TestLongPolling(t *testing.T) {
 
 // Bodies far larger than the memory that anyone has for them.
 func TestLargeStreams(t *testing.T) {
+	t.Parallel()
 	s := startStreams(t, true)
 	size := scaled[int64](256<<20, 10<<30)
 	for _, kind := range streamKinds {

@@ -173,7 +173,10 @@ func testShortBodies(t *testing.T) {
 
 // An answer longer than its Content-Length is cut there, and not a byte of the
 // rest is found in what comes next on the connection.
-func TestClass25LongBodies(t *testing.T) { harness.EachReader(t, testLongBodies) }
+func TestClass25LongBodies(t *testing.T) {
+	t.Parallel()
+	harness.EachReader(t, testLongBodies)
+}
 
 func testLongBodies(t *testing.T) {
 	s := startRig(t, rigOptions{serve: serveRaw})

@@ -304,6 +304,7 @@ ctypes.CDLL(None).printf(b'in the buffer of the C library\n')
 // What a script does is the same in every respect that it, its client or the log
 // can see: at first, and again when its modules are loaded beforehand.
 func TestWarmIsAsCold(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	for name, s := range warmScripts {
 		script(t, dir, name, s.text)
@@ -441,6 +442,7 @@ sites: [{routes: [{path: /, cgi: {dir: %q, warm: true}}]}]
 // When a zygote is killed, its script is served on; no request is lost, and none
 // is run twice.
 func TestWarmZygoteKilled(t *testing.T) {
+	t.Parallel()
 	dir, out := t.TempDir(), t.TempDir()
 	script(t, dir, "count", python+`import os
 fd = os.open(os.environ['OUT'] + '/' + os.environ['QUERY_STRING'], os.O_WRONLY | os.O_CREAT | os.O_EXCL)

@@ -37,19 +37,32 @@ type Gateway struct {
 	stdout, stderr output
 }
 
-// reader is the --http1 of the gateways that New prepares, see EachReader.
-var reader string
+// readers has the --http1 of the gateways that New prepares for a test and those
+// below it, by the test's name: see EachReader.
+var readers sync.Map
 
-// EachReader runs a test once for each reader of HTTP/1.1 that gateways have. It is
-// for tests that don't run in parallel.
+// EachReader runs a test once for each reader of HTTP/1.1 that gateways have.
 func EachReader(t *testing.T, test func(t *testing.T)) {
 	t.Helper()
 	for _, name := range []string{"fast", "net"} {
 		t.Run(name, func(t *testing.T) {
-			reader = name
-			defer func() { reader = "" }()
+			readers.Store(t.Name(), name)
 			test(t)
 		})
+	}
+}
+
+// readerOf finds what EachReader has chosen for a test; "" when that didn't run it.
+func readerOf(test string) string {
+	for {
+		if reader, ok := readers.Load(test); ok {
+			return reader.(string)
+		}
+		slash := strings.LastIndexByte(test, '/')
+		if slash < 0 {
+			return ""
+		}
+		test = test[:slash]
 	}
 }
 
@@ -62,7 +75,7 @@ func New(t testing.TB, args ...string) *Gateway {
 	if len(args) > 0 && (args[0] == "run" || args[0] == "serve") && !bound {
 		args = append(slices.Clone(args), "--bind", "127.0.0.1:0")
 	}
-	if len(args) > 0 && (args[0] == "run" || args[0] == "serve") && reader != "" {
+	if reader := readerOf(t.Name()); reader != "" && len(args) > 0 && (args[0] == "run" || args[0] == "serve") {
 		args = append(slices.Clone(args), "--http1", reader)
 	}
 	return &Gateway{
