@@ -556,11 +556,11 @@ sites: [{routes: [{path: /, cgi: {dir: %q, warm: true, timeout: 1s, stop_timeout
 	if r := g.Get("/stuck?go"); r.Status != 504 {
 		t.Errorf("%+v", r)
 	}
-	none := func() bool { return len(below(g.PID, "30")) == 0 && len(harness.Zombies(g.PID)) == 0 }
+	none := func() bool { return len(below(g.PID, "sleep 30")) == 0 && len(harness.Zombies(g.PID)) == 0 }
 	harness.Eventually(t, 10*time.Second, "what it started has ended", none)
 	c := g.Dial()
 	fmt.Fprintf(c, "GET /stuck?go HTTP/1.1\r\nHost: x\r\n\r\n")
-	harness.Eventually(t, 10*time.Second, "it is at work", func() bool { return len(below(g.PID, "302")) > 0 })
+	harness.Eventually(t, 10*time.Second, "it is at work", func() bool { return len(below(g.PID, "sleep 302")) > 0 })
 	c.Close()
 	harness.Eventually(t, 10*time.Second, "what it started has ended", none)
 }

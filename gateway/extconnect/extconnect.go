@@ -11,10 +11,17 @@
 // That it comes first follows from the language and two facts: packages are
 // initialised in the order of their import paths, each as soon as those it
 // imports are (Go 1.21); "gatecrew/..." is before "net/http", and all that is
-// imported here net/http imports too. A test looks at what the program offers.
+// imported here net/http imports too, or comes before it as well. A test looks at
+// what the program offers.
 package extconnect
 
-import "syscall"
+import (
+	"syscall"
+
+	// What confine starts from its init function inherits the environment as it is:
+	// that has to come first.
+	_ "gatecrew/procpool/confine"
+)
 
 const (
 	name = "GODEBUG"
