@@ -4,7 +4,8 @@
 set -eu
 cd "$(dirname "$0")/../.."
 scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
+gateway=
+trap '[ -z "$gateway" ] || kill "$gateway"; rm -rf "$scratch"' EXIT
 cat > "$scratch/gatecrew.yaml" <<YAML
 listen: [127.0.0.1:9001]
 log: {access: "$scratch/access.log"}
@@ -19,10 +20,13 @@ YAML
 go build -o "$scratch/pgo" ./bench/pgo
 for load in /:8 /static/index.html:4 /cgi/hello.sh:4; do
 	path=${load%:*}
+	rm -f "$scratch/ready"
 	"$scratch/pgo" "$scratch/gatecrew.yaml" "$scratch/$(echo "$path" | tr / _).prof" > "$scratch/ready" &
+	gateway=$!
 	while ! grep -q ready "$scratch/ready" 2> /dev/null; do sleep 0.1; done
 	wrk -t1 -c64 -d"${load#*:}s" "http://127.0.0.1:9001$path" | grep requests
-	kill %1 2> /dev/null || kill $!
-	wait
+	kill "$gateway"
+	wait "$gateway" || true
+	gateway=
 done
 go tool pprof -proto "$scratch/pgo" "$scratch"/*.prof > cmd/gatecrew/default.pgo
