@@ -7,7 +7,7 @@ FUZZTIME ?= 30s
 # seconds each time.
 SUITES   ?=
 ROUNDS   ?= 5
-SECONDS  ?= 2
+SECONDS  ?= 1
 # Packages tested at a time: their tests start many processes of their own.
 JOBS     ?= 2
 
