@@ -1014,6 +1014,10 @@ static PyObject *
 loop_watch(Loop *self, PyObject *unused)
 {
     (void)unused;
+    if (self->wake == NULL) {
+        PyErr_SetString(PyExc_TypeError, "a Loop that was not initialised");
+        return NULL;
+    }
     while (!self->unwatched) {
         int64_t since;
         int rounds = 0;

@@ -490,12 +490,14 @@ class Loop:
     def _flush(self, payload=b"", ended=0):
         held = self._held
         with self._send_lock:
+            # Before they are taken: their thread may add one at any moment, which is
+            # then noted, or taken as well.
+            self._held_bytes = self._held_since = 0
             parts, late = [], 0
-            while held:  # its thread may append to it
+            while held:
                 part, n = held.popleft()
                 parts.append(part)
                 late += n
-            self._held_bytes = self._held_since = 0
             if payload:
                 parts.append(payload)
             if not parts:
