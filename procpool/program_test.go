@@ -113,8 +113,17 @@ func (ps *programs) stop() { // in peace
 	ps.t.Helper()
 	ctx, cancel := context.WithTimeout(ps.t.Context(), 10*time.Second)
 	defer cancel()
-	if err := ps.Stop(ctx); err != nil {
-		ps.t.Errorf("stop: %v", err)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		if err := ps.Stop(ctx); err != nil {
+			ps.t.Errorf("stop: %v", err)
+		}
+	}()
+	select {
+	case <-ended:
+	case <-ctx.Done(): // then it takes time, which does not pass by itself
+		ps.hurry(func() { <-ended })
 	}
 }
 
@@ -385,7 +394,7 @@ func TestProgramsClose(t *testing.T) {
 // they have finished.
 func TestProgramsSignalTheLeader(t *testing.T) {
 	p := sh("master", say+`trap 'say told; sleep 0.1; kill -USR1 $!; wait; exit 0' HUP
-		sh -c "echo child started >>$EVENTS; trap 'echo child hung up >>$EVENTS; exit' HUP; trap 'echo child ended >>$EVENTS; exit' USR1; while :; do sleep 0.01; done" &
+		sh -c "trap 'echo child hung up >>$EVENTS; exit' HUP; trap 'echo child ended >>$EVENTS; exit' USR1; echo child started >>$EVENTS; while :; do sleep 0.01; done" &
 		wait; wait`)
 	p.StopSignal = syscall.SIGHUP
 	ps := newPrograms(t, p)

@@ -78,9 +78,16 @@ func TestShutdownDuringHandshake(t *testing.T) {
 // protocol.
 func TestLimitsOfHTTP2(t *testing.T) {
 	log := t.TempDir() + "/access.log"
-	s := startProtocols(t, "", fmt.Sprintf("limits: {max_connections: 3, header_bytes: 8k, header_fields: 20, max_body: 1m}\nlog: {access: %q}", log))
-	// Two connections, many requests on each; a third waits until one is closed.
-	// The other address has the third place.
+	s := startProtocols(t, "", fmt.Sprintf("limits: {max_connections: 4, header_bytes: 8k, header_fields: 20, max_body: 1m}\nlog: {access: %q}", log))
+	// The four places: a connection to the other address, and that address itself,
+	// which has one while it waits for the next; and two connections with many
+	// requests on each. One more waits.
+	secure := s.client(t, true, nil)
+	if resp, err := secure.Get("https://a.example/pool/token?x=a"); err != nil {
+		t.Fatal(err)
+	} else {
+		resp.Body.Close()
+	}
 	first, second := dialH2C(t, s.plain), dialH2C(t, s.plain)
 	for _, c := range []*h2conn{first, second} {
 		for id := uint32(1); id < 40; id += 2 {
@@ -108,6 +115,7 @@ func TestLimitsOfHTTP2(t *testing.T) {
 	}
 	_ = third.SetReadDeadline(time.Now().Add(20 * time.Second))
 	first.Close()
+	second.Close()
 	for {
 		f, err := http2.NewFramer(third, third).ReadFrame()
 		if err != nil {
@@ -117,8 +125,8 @@ func TestLimitsOfHTTP2(t *testing.T) {
 			break
 		}
 	}
-	second.Close()
 	third.Close()
+	secure.CloseIdleConnections()
 
 	for name, client := range s.protocols(t) {
 		scheme, proto, _ := strings.Cut(name, " ")
