@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"runtime/metrics"
 	"time"
 
 	"go.uber.org/zap"
@@ -62,26 +63,35 @@ func govern(log *zap.Logger, done <-chan struct{}) {
 		if err != nil {
 			return
 		}
-		used, idle := l.since(before)
+		d := l.since(before)
 		before = l
-		if next := processors(now, most, used, idle); next != now {
-			log.Debug("processors for Go code", zap.Int("now", next), zap.Int("most", most), zap.Float64("used", used), zap.Float64("idle", idle))
+		if next := processors(now, most, d); next != now {
+			log.Debug("processors for Go code", zap.Int("now", next), zap.Int("most", most),
+				zap.Float64("used", d.used), zap.Float64("idle", d.idle), zap.Float64("waiting", d.waiting))
 			runtime.GOMAXPROCS(next)
 			now = next
 		}
 	}
 }
 
+// demand is what the load has been of late, each as an average.
+type demand struct {
+	used    float64 // processors, by the gateway
+	idle    float64 // processors, by nobody
+	waiting float64 // goroutines that could have run, if a processor had been free for Go code
+}
+
 // processors is on how many processors Go code should run: at least 1. now is on how
-// many it does, and most the number that there are. used is how many the gateway
-// has used of late, and idle how many nobody has.
-func processors(now, most int, used, idle float64) int {
+// many it does, and most the number that there are.
+func processors(now, most int, d demand) int {
 	switch {
-	case now < most && used > 0.85*float64(now) && idle > 0.5:
+	case now < most && d.used > 0.85*float64(now) && d.idle > 0.5 && d.waiting > 1:
+		// Without anybody who waits, what takes the time are system calls that
+		// need no processor of Go's, as sendfile(2).
 		return min(2*now, most)
-	case now > 1 && used < 0.5*float64(now-1):
+	case now > 1 && d.used < 0.5*float64(now-1):
 		return now - 1
-	case now > 1 && idle < 0.35 && used < 1.1*float64(now-1):
+	case now > 1 && d.idle < 0.35 && d.used < 1.1*float64(now-1):
 		// It would do with one less, and others may need that.
 		return now - 1
 	}
@@ -90,9 +100,10 @@ func processors(now, most int, used, idle float64) int {
 
 // glance is what was used until a moment.
 type glance struct {
-	at   time.Time
-	used time.Duration // by this process
-	idle time.Duration // of the processors that it may run on
+	at     time.Time
+	used   time.Duration // by this process
+	idle   time.Duration // of the processors that it may run on
+	waited time.Duration // by goroutines that could have run
 }
 
 func look() (glance, error) {
@@ -102,13 +113,43 @@ func look() (glance, error) {
 		return l, err
 	}
 	l.used = time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+	l.waited = waited()
 	var err error
 	l.idle, err = idleTime()
 	return l, err
 }
 
-// since returns how many processors were used, and idle, from before to l.
-func (l glance) since(before glance) (used, idle float64) {
+// tracked is how many times a goroutine gets ready to run for each one of them that
+// runtime/metrics knows of (gTrackingPeriod in the runtime). Were it another number,
+// what it takes to need one more processor would be another one, and not very different:
+// either nobody waits, or all that the load consists of.
+const tracked = 8
+
+// waited returns how long all goroutines together have been ready to run without running.
+func waited() time.Duration {
+	sample := []metrics.Sample{{Name: "/sched/latencies:seconds"}}
+	metrics.Read(sample)
+	if sample[0].Value.Kind() != metrics.KindFloat64Histogram {
+		return 0
+	}
+	return total(sample[0].Value.Float64Histogram()) * tracked
+}
+
+// total is the sum of a histogram of seconds, with each at the lower end of its bucket.
+func total(h *metrics.Float64Histogram) time.Duration {
+	seconds := 0.0
+	for i, count := range h.Counts {
+		seconds += float64(count) * max(0, h.Buckets[i])
+	}
+	return time.Duration(seconds * float64(time.Second))
+}
+
+// since returns the averages of the time from before to l.
+func (l glance) since(before glance) demand {
 	took := float64(max(l.at.Sub(before.at), time.Millisecond))
-	return float64(l.used-before.used) / took, float64(l.idle-before.idle) / took
+	return demand{
+		used:    float64(l.used-before.used) / took,
+		idle:    float64(l.idle-before.idle) / took,
+		waiting: float64(l.waited-before.waited) / took,
+	}
 }
