@@ -11,8 +11,9 @@ const chunkSize = 32 << 10
 // chunkPool holds *[chunkSize]byte.
 var chunkPool = sync.Pool{New: func() any { return new([chunkSize]byte) }}
 
-// Sizes of the pooled rings: most answers, most pages, a default window.
-var ringSizes = [...]int{4 << 10, 32 << 10, defaultWindow}
+// Sizes of the pooled rings: most answers, most pages, a default window, at first and
+// at last.
+var ringSizes = [...]int{4 << 10, 32 << 10, defaultWindow, defaultBulkWindow}
 
 var ringPools [len(ringSizes)]sync.Pool // of *[]byte
 

@@ -28,6 +28,7 @@ import (
 
 const (
 	defaultWindow       = 128 << 10
+	defaultBulkWindow   = 512 << 10
 	defaultWriteTimeout = 30 * time.Second
 )
 
@@ -38,6 +39,10 @@ type Options struct {
 	// breaks the protocol when it sends more. From a foreign one no more is
 	// read until Stream.Read has made room.
 	Window int
+	// BulkWindow is what the window of a negotiated peer's request becomes
+	// while its answer is read as quickly as it comes: 524288 when it and
+	// Window are 0, and never less than Window.
+	BulkWindow int
 	// WriteTimeout is how long a write may make no progress, because the
 	// peer doesn't read and the socket's buffer is full; then the connection
 	// is closed and its requests fail as TimedOut. 30 s when it is 0.
@@ -48,7 +53,8 @@ type Options struct {
 // goroutine.
 type Conn struct {
 	nc     net.Conn
-	window int
+	window int // of a request's STDOUT, at first
+	bulk   int // and at last
 	w      writer
 	loop   eventLoop
 	done   chan struct{}
@@ -81,11 +87,14 @@ var errEarlyEnd = errors.New("fcgi: request ended before its body was sent")
 func NewConn(nc net.Conn, o Options) *Conn {
 	if o.Window <= 0 {
 		o.Window = defaultWindow
+		if o.BulkWindow <= 0 {
+			o.BulkWindow = defaultBulkWindow
+		}
 	}
 	if o.WriteTimeout <= 0 {
 		o.WriteTimeout = defaultWriteTimeout
 	}
-	c := &Conn{nc: nc, window: min(o.Window, maxWindow), capacity: 1, done: make(chan struct{}), full: make(chan struct{})}
+	c := &Conn{nc: nc, window: min(o.Window, maxWindow), bulk: min(max(o.Window, o.BulkWindow), maxWindow), capacity: 1, done: make(chan struct{}), full: make(chan struct{})}
 	c.w.init(nc, o.WriteTimeout, c.writeFailed)
 	go c.readLoop()
 	return c
@@ -253,7 +262,7 @@ func (c *Conn) addLocked(s *Stream) *protocol.Error {
 		s.id = uint16(len(c.streams))
 	}
 	c.open++
-	s.window, s.credited = c.window, c.window
+	s.window, s.bulk, s.credited = c.window, c.bulk, c.window
 	s.flow, s.credit = c.flow, c.peerWindow
 	return nil
 }

@@ -5,10 +5,15 @@ import (
 	"fmt"
 
 	"gatecrew/protocol"
+	"gatecrew/protocol/nonblock"
 )
 
-// readSize is how much one read of the socket takes.
-const readSize = 32 << 10
+// readSize is how much one read of the socket takes, and bulkRead how much from
+// the moment on when the application has once filled that.
+const (
+	readSize = 32 << 10
+	bulkRead = nonblock.MaxUntold
+)
 
 // reader is the read loop's own state: where it stands in the record stream.
 type reader struct {
@@ -42,6 +47,7 @@ func (c *Conn) readLoop() {
 	for {
 		n, err := c.read(buf[have:])
 		have += n
+		filled := have == len(buf)
 		used, bad := c.consume(buf[:have])
 		switch {
 		case bad != nil:
@@ -73,7 +79,11 @@ func (c *Conn) readLoop() {
 			c.reader.touched[i] = nil
 		}
 		c.reader.touched = c.reader.touched[:0]
-		have = copy(buf, buf[used:have])
+		rest := buf[used:have]
+		if filled && len(buf) < bulkRead {
+			buf = make([]byte, bulkRead)
+		}
+		have = copy(buf, rest)
 		if bad != nil {
 			return
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 
 	"gatecrew/protocol"
 )
@@ -39,6 +40,7 @@ type sender interface {
 type Stream struct {
 	id     uint16
 	window int  // bytes of STDOUT that the application may be ahead of Read
+	bulk   int  // what window may become
 	flow   bool // credit is granted; else the read loop waits for Read
 	socket bool // its input are messages
 	conn   *Conn
@@ -62,14 +64,15 @@ type Stream struct {
 	mu        sync.Mutex
 	wake      sync.Cond // on mu: something below changed
 	buf       buffer
-	credited  int   // bytes of STDOUT that the application may still send; with flow
-	consumed  int   // bytes read and not granted yet
-	stdoutEnd bool  // the empty STDOUT record came
-	began     bool  // STDOUT content came
-	appended  bool  // a FILE record came
-	trailed   bool  // a TRAILERS record came
-	over      bool  // END_REQUEST came or the connection died; result tells which
-	result    error // io.EOF, or an *protocol.Error
+	credited  int       // bytes of STDOUT that the application may still send; with flow
+	consumed  int       // bytes read and not granted yet
+	grantedAt time.Time // when that was done last; the zero time before
+	stdoutEnd bool      // the empty STDOUT record came
+	began     bool      // STDOUT content came
+	appended  bool      // a FILE record came
+	trailed   bool      // a TRAILERS record came
+	over      bool      // END_REQUEST came or the connection died; result tells which
+	result    error     // io.EOF, or an *protocol.Error
 	appStatus uint32
 	broken    error          // the request's own context or body failed: an *protocol.Error
 	file      *protocol.File // what the FILE record brought, until somebody takes it
@@ -138,6 +141,11 @@ func (s *Stream) Read(p []byte) (int, error) {
 	}
 }
 
+// bulkTime is in how much time half of a window must be read for the window to grow.
+// Each half is a change of processes: fewer of them is what a large one gains. Who
+// takes longer would have the gateway hold that much for him all the while.
+const bulkTime = 4 * time.Millisecond
+
 // consumeLocked accounts for n bytes read and returns how many to grant: half
 // a window at a time, so that a grant is rare and the application never
 // waits for one while the reader keeps up.
@@ -152,6 +160,15 @@ func (s *Stream) consumeLocked(n int) (grant int) {
 		return 0
 	}
 	grant, s.consumed = s.consumed, 0
+	if s.window < s.bulk {
+		now := time.Now()
+		if now.Sub(s.grantedAt) < bulkTime {
+			more := min(s.window, s.bulk-s.window)
+			s.window += more
+			grant += more
+		}
+		s.grantedAt = now
+	}
 	s.credited += grant
 	return grant
 }

@@ -234,6 +234,50 @@ func TestCreditIsGrantedAsTheAnswerIsRead(t *testing.T) {
 	mustRead(t, s, "", 0)
 }
 
+// The window grows while half of it is read within bulkTime, and never for who takes
+// longer.
+func TestWindowGrows(t *testing.T) {
+	c, p := negotiated(t, Options{Window: 100, BulkWindow: 350}, "1", "10")
+	s := mustOpen(t, c, get(nil), nil)
+	p.request(1)
+	for i, step := range []struct {
+		since time.Duration // the last grant
+		half  int           // of the window
+		grant byte
+	}{
+		{time.Hour, 50, 50}, // the first one
+		{time.Hour, 50, 50},
+		{0, 50, 150},
+		{time.Hour, 100, 100},
+		{0, 100, 250},
+		{0, 175, 175},
+		{time.Hour, 175, 175},
+	} {
+		s.mu.Lock()
+		if i > 0 {
+			s.grantedAt = time.Now().Add(-step.since)
+			if step.since == 0 {
+				s.grantedAt = time.Now().Add(time.Hour) // however slow this machine is
+			}
+		}
+		s.mu.Unlock()
+		p.send(typeStdout, 1, make([]byte, step.half))
+		if _, err := io.ReadFull(s, make([]byte, step.half)); err != nil {
+			t.Fatal(err)
+		}
+		if grant := p.expect(typeCredit, 1); !bytes.Equal(grant, []byte{0, 0, 0, step.grant}) {
+			t.Fatalf("step %d: grant %x, want %d", i, grant, step.grant)
+		}
+	}
+	// All of it may be used, and no more.
+	p.send(typeStdout, 1, make([]byte, 350))
+	p.send(typeStdout, 1, make([]byte, 1))
+	mustClose(t, "Done", c.Done())
+	if _, err := io.Copy(io.Discard, s); protocol.KindOf(err) != protocol.Malformed {
+		t.Errorf("more than the window allows: %v", err)
+	}
+}
+
 func TestBodyStaysWithinCredit(t *testing.T) {
 	c, p := negotiated(t, Options{}, "2", "100")
 	upload := mustOpen(t, c, get(io.LimitReader(endless{}, 1000)), nil)

@@ -47,6 +47,9 @@ _HELD_TIME = 1_000_000
 _WATCH_TIME = 5_000_000
 _WATCH_ROUNDS = 10
 
+# How long, in nanoseconds, a thread that writes an answer trusts that there is nothing to read.
+_LOOK_TIME = 1_000_000
+
 _pack_header = rec.HEADER.pack
 
 
@@ -62,6 +65,7 @@ class Loop:
         self._ready = deque()  # requests that nobody runs yet
         self._lock = allocate_lock()  # guards the state below, and decoding
         self._reading = False  # somebody has the read role
+        self._looked = 0  # when somebody read last
         self._idle = []  # locks of the threads that wait for a request
         self._blocked = []  # (request, lock) of the ones that wait inside one
         self._end_of_input = False  # nothing more will arrive
@@ -235,6 +239,7 @@ class Loop:
         if self._held:
             self._flush()
         self._reading = True
+        self._looked = monotonic_ns()
         self._lock.release()
         try:
             data = self._sock.recv(_BLOCK, flags)
@@ -348,7 +353,7 @@ class Loop:
         Raises ClientDisconnected when nobody wants it."""
         guarded = self._guard(request)
         try:
-            if request.sent:
+            if request.sent and monotonic_ns() - self._looked > _LOOK_TIME:
                 # An application that only ever writes learns here that its
                 # client has gone.
                 with self._lock:
@@ -443,7 +448,7 @@ class Loop:
                 parts.append(tail)
                 self._finish(request, b"".join(parts))
             else:
-                self._send(b"".join(parts))
+                self._send_parts(parts)
 
     def _await_credit(self, request):
         with self._lock:
@@ -473,6 +478,17 @@ class Loop:
             self._send_or_hold(payload, ended)
         else:
             self._flush(payload)
+
+    def _send_parts(self, parts):
+        """Sends a large payload without copying it."""
+        self._flush()
+        with self._send_lock:
+            try:
+                sent = self._sock.sendmsg(parts)
+                if sent < sum(map(len, parts)):  # a signal came
+                    self._sock.sendall(memoryview(b"".join(parts))[sent:])
+            except OSError:
+                self._broken = True  # the gateway has gone: the reader sees it too
 
     def _send_or_hold(self, payload, ended=0):
         if self._holder != get_ident() or len(payload) > _RECORD:

@@ -2,7 +2,10 @@
 
 import functools
 import random
+import socket
 import unittest
+
+from gatecrew_worker import _threads
 
 from gateway import Answer, Worker, params, rec
 
@@ -163,6 +166,22 @@ class Flow(unittest.TestCase):
             self.assertEqual(worker.answer(2).body, b"2")
             worker.abort(1)
             self.assertEqual(worker.answer(1).app_status, 1)
+
+    def test_a_send_that_a_signal_cuts_short(self):
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            loop = _threads.Loop(ours, 1)
+
+            class Cut:
+                sendall = ours.sendall
+
+                @staticmethod
+                def sendmsg(parts):
+                    return ours.send(b"".join(parts)[:7])
+
+            loop._sock = Cut
+            loop._send_parts([b"12345", memoryview(b"6789"), b"abcdefg"])
+            self.assertEqual(theirs.recv(100, socket.MSG_DONTWAIT), b"123456789abcdefg")
 
     def test_all_threads_stuck(self):
         """The read role is with threads that wait inside their requests."""
