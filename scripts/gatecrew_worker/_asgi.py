@@ -14,20 +14,6 @@ from gatecrew_worker._scope import Scopes
 from gatecrew_worker._websocket import WebSocket
 
 
-def serve(app, sock, control, options, started):
-    """Serves an application until the gateway, or SIGTERM, ends that. started
-    is called with the loop and control before the first request."""
-    if options.speed is None:
-        make_loop, make_handler = Loop, Handler
-    else:
-        from gatecrew_worker._asgi_native import NativeHandler as make_handler
-        from gatecrew_worker._asgi_native import NativeLoop as make_loop
-    loop = make_loop(sock, options.concurrency, _event_loop(options.loop))
-    lifespan = Lifespan(app, options.lifespan)
-    started(loop, control)
-    loop.run(make_handler(app, loop, options.root_path, lifespan.state).handle, lifespan)
-
-
 def _event_loop(kind):
     """Returns what makes the event loop that is asked for."""
     if kind != "asyncio":
@@ -143,6 +129,15 @@ class Handler:
             loop.fail(exc)
         finally:
             loop.done(request)
+
+
+def serve(app, sock, control, options, started, loop_type=Loop, handler_type=Handler):
+    """Serves an application until the gateway, or SIGTERM, ends that. started
+    is called with the loop and control before the first request."""
+    loop = loop_type(sock, options.concurrency, _event_loop(options.loop))
+    lifespan = Lifespan(app, options.lifespan)
+    started(loop, control)
+    loop.run(handler_type(app, loop, options.root_path, lifespan.state).handle, lifespan)
 
 
 _interrupt.ENTRIES.update((Handler.handle.__code__, Loop.run.__code__))

@@ -5,13 +5,18 @@ import asyncio
 import inspect
 from collections import deque
 
-from gatecrew_worker import _response, _speed, _tls
+from gatecrew_worker import _asgi, _response, _speed, _tls
 from gatecrew_worker._asgi import Exchanging, Handler
 from gatecrew_worker._async import Loop, Wakes
 from gatecrew_worker._connection import Connection
 from gatecrew_worker._scope import Scopes
 
 _speed.prepare_asgi(asyncio.current_task, deque, _tls.describe, _response.STATUS_LINES)
+
+
+def serve(app, sock, control, options, started):
+    """_asgi.serve with the classes below."""
+    _asgi.serve(app, sock, control, options, started, NativeLoop, NativeHandler)
 
 
 class NativeRequest(Wakes, _speed.AsyncRequest):

@@ -112,9 +112,14 @@ def main(argv):
     # Not before: an interface that is not used is not imported, and what is
     # imported before a fork is shared.
     if interface == "asgi":
-        from gatecrew_worker._asgi import serve
-    else:
+        if options.speed is None:
+            from gatecrew_worker._asgi import serve
+        else:
+            from gatecrew_worker._asgi_native import serve
+    elif options.speed is None:
         from gatecrew_worker._wsgi import serve
+    else:
+        from gatecrew_worker._wsgi_native import serve
     if options.preload:
         if report is not None:
             report.tell()

@@ -20,25 +20,6 @@ _STATUS = re.compile(r"[2-9][0-9][0-9] [\t\x20-\x7e\x80-\xff]*")
 _AHEAD = 31
 
 
-def serve(app, sock, control, options, started):
-    """Serves an application until the gateway, or SIGTERM, ends that. started
-    is called with the loop and control before the first request."""
-    loop_type, handler_type = types(options.speed)
-    loop = loop_type(sock, options.threads, 0 if control is None else _AHEAD)
-    started(loop, control)
-    loop.run(handler_type(app, loop, options.root_path))
-
-
-def types(speed):
-    """The classes of the loop and of its handler, with the C extension speed
-    or with None."""
-    if speed is None:
-        return Loop, Handler
-    from gatecrew_worker import _quick
-
-    return _quick.Loop, _quick.Handler
-
-
 class Handler:
     """Runs one application for the requests of a loop."""
 
@@ -104,6 +85,14 @@ class Handler:
             path = environ["PATH_INFO"]
             if path == root or path.startswith(root + "/"):
                 environ["PATH_INFO"] = path[len(root):]
+
+
+def serve(app, sock, control, options, started, loop_type=Loop, handler_type=Handler):
+    """Serves an application until the gateway, or SIGTERM, ends that. started
+    is called with the loop and control before the first request."""
+    loop = loop_type(sock, options.threads, 0 if control is None else _AHEAD)
+    started(loop, control)
+    loop.run(handler_type(app, loop, options.root_path))
 
 
 class Response:

@@ -106,12 +106,13 @@ def runner(kind, sock):
     """Returns what serves the socket, with a number of threads or a kind of
     event loop."""
     if kind.isdigit():
-        from gatecrew_worker import _wsgi
+        from gatecrew_worker._wsgi import Handler, Loop
 
+        if SPEED is not None:
+            from gatecrew_worker._wsgi_native import Handler, Loop
         chosen = load(os.environ["APP"], "wsgi")[0] if "APP" in os.environ else app
-        loop_type, handler_type = _wsgi.types(SPEED)
-        loop = loop_type(sock, int(kind), 1000)
-        return lambda: loop.run(handler_type(chosen, loop))
+        loop = Loop(sock, int(kind), 1000)
+        return lambda: loop.run(Handler(chosen, loop))
     from gatecrew_worker import _asgi
 
     make_loop, make_handler = _asgi.Loop, _asgi.Handler

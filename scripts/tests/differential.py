@@ -11,7 +11,7 @@ import socket
 import sys
 
 import gateway  # noqa: F401  (sets sys.path)
-from gatecrew_worker import _connection, _quick, _speed, _wsgi
+from gatecrew_worker import _connection, _speed, _threads, _wsgi, _wsgi_native
 from gatecrew_worker import _records as rec
 
 NAMES = [b"REQUEST_METHOD", b"SCRIPT_NAME", b"PATH_INFO", b"QUERY_STRING", b"HTTP_HOST", b"HTTP_PROXY", b"HTTPS", b"REQUEST_SCHEME",
@@ -138,7 +138,7 @@ def records(seed):
             yield (connection.reply, connection._rest, connection.begun, connection.seen, connection.flow,
                    [describe(q) for q in connection.requests.values()], sorted(connection._params))
 
-    same(seed, list(feed(_connection.Connection(*limits))), list(feed(_quick.Connection(*limits))))
+    same(seed, list(feed(_connection.Connection(*limits))), list(feed(_wsgi_native.Connection(*limits))))
 
 
 def describe(q):
@@ -203,7 +203,7 @@ def environs(seed):
 def both_ends():
     global ENDS
     if ENDS is None:
-        ENDS = [(speed, Ends(*_wsgi.types(speed))) for speed in (None, _speed)]
+        ENDS = [(None, Ends(_threads.Loop, _wsgi.Handler)), (_speed, Ends(_wsgi_native.Loop, _wsgi_native.Handler))]
     return ENDS
 
 

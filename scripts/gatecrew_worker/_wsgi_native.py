@@ -1,4 +1,4 @@
-"""The loop and the handler of WSGI with the C extension.
+"""WSGI with the C extension: the loop and the handler.
 
 Each class is that of the same name with its fields, and what is done with them
 for a usual request, in C. Everything else is done by the methods of the
@@ -11,6 +11,11 @@ from gatecrew_worker import _connection, _speed, _streams, _threads, _wsgi
 from gatecrew_worker._interrupt import RequestTimeout
 
 _speed.use(_wsgi._check_status, _wsgi._check_name, _wsgi._close, _wsgi.FileWrapper, _wsgi.Response.start_response)
+
+
+def serve(app, sock, control, options, started):
+    """_wsgi.serve with the classes below."""
+    _wsgi.serve(app, sock, control, options, started, Loop, Handler)
 
 
 def _over(fields, reference):
