@@ -65,7 +65,18 @@ type Request struct {
 	Returned bool
 }
 
-// Label is what logs call a request: its UNIQUE_ID, method and target.
+// Idempotent reports whether a request with this method may be run twice
+// (RFC 9110, section 9.2.2).
+func Idempotent(method string) bool {
+	switch method {
+	case "GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE":
+		return true
+	}
+	return false
+}
+
+// Label is what logs call a request: its UNIQUE_ID, method and target. By its
+// method it is known whether it may be run twice.
 type Label struct{ ID, Method, Target string }
 
 // Live is implemented by a Request.Stdin that a client sends at its own pace. A
@@ -181,6 +192,9 @@ type Error struct {
 	// application code, so that it may be given to another worker whatever
 	// its method. When in doubt it is false.
 	Unseen bool
+	// Behind is true where Unseen is false for want of knowledge alone: the
+	// worker died while the request, an idempotent one, stood behind another.
+	Behind bool
 	// RetryAfter is when another try makes sense, 0 when that is not known.
 	RetryAfter time.Duration
 	// Err is the cause, for the log. It never goes to the client.

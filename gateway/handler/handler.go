@@ -340,10 +340,11 @@ func (t *tries) another(err error, method string, route *site.Route) bool {
 		return now.Sub(t.first) < maxReturned
 	}
 	t.failed++
-	if e.Unseen {
+	replayable := route.ReplayIdempotent && protocol.Idempotent(method)
+	if e.Unseen || e.Behind && replayable {
 		return t.failed < maxFailed && e.Kind != protocol.Overloaded && e.Kind != protocol.Refused
 	}
-	return t.failed == 1 && e.Kind == protocol.Died && route.ReplayIdempotent && backend.Idempotent(method)
+	return t.failed == 1 && e.Kind == protocol.Died && replayable
 }
 
 // redirected is the request for a local redirect: a GET of another path, as

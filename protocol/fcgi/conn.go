@@ -166,7 +166,8 @@ func (c *Conn) Err() error {
 // Refused when the parameters can't be encoded, Overloaded when Capacity is
 // used up, ClientGone when the body can't be read, and Unavailable when the connection is dead or CloseWrite was called.
 func (c *Conn) Open(req *protocol.Request, ended func()) (*Stream, error) {
-	s := &Stream{conn: c, send: c, stderr: req.Stderr, ended: ended, socket: req.Role == protocol.WebSocket}
+	s := &Stream{conn: c, send: c, stderr: req.Stderr, ended: ended, socket: req.Role == protocol.WebSocket,
+		twice: protocol.Idempotent(req.Label.Method)}
 	s.wake.L, s.granted.L = &s.mu, &c.w.mu
 	if err := c.start(s, req); err != nil {
 		err.Unseen = true
@@ -482,7 +483,9 @@ func (c *Conn) teardown(kind protocol.Kind, err error) {
 	sent, started := c.w.sent, len(open)
 	if c.ahead > 0 && errors.As(err, &hungUp{}) {
 		// A worker starts its requests in the order in which they came, and
-		// one that has hung up starts no more.
+		// one that has hung up starts no more. It starts one that may be run
+		// once only when the ends of those before are sent, which for others
+		// it may hold back (PROTOCOL.md, section 6).
 		started = c.capacity
 	}
 	c.w.pending = nil
@@ -490,7 +493,7 @@ func (c *Conn) teardown(kind protocol.Kind, err error) {
 	_ = c.nc.Close()
 	slices.SortFunc(open, func(a, b *Stream) int { return cmp.Compare(a.start, b.start) })
 	for i, s := range open {
-		s.fail(&protocol.Error{Kind: kind, Unseen: s.start >= sent || i >= started, Err: err})
+		s.fail(&protocol.Error{Kind: kind, Unseen: s.start >= sent || i >= started && !s.twice, Behind: i >= started, Err: err})
 	}
 	close(c.done)
 	callEnded(open)

@@ -1,8 +1,11 @@
 package fcgi
 
 import (
+	"errors"
 	"net"
 	"testing"
+
+	"gatecrew/protocol"
 )
 
 // TestRefusesBeforeEnded: whoever gets a slot back because its request could
@@ -26,22 +29,30 @@ func TestRefusesBeforeEnded(t *testing.T) {
 	}
 }
 
-// TestWhatADeadWorkerHadNotSeen: a worker starts what comes first, so what
-// stood behind can be given to another one, whatever its method.
+// TestWhatADeadWorkerHadNotSeen: a worker starts what comes first, and a request
+// that may be run once only when all before it are known to have ended. So such a
+// one that stood behind can be given to another worker. Of others it isn't known.
 func TestWhatADeadWorkerHadNotSeen(t *testing.T) {
-	c, p := negotiated(t, Options{}, "2", "1000", "GATECREW_AHEAD", "3")
+	c, p := negotiated(t, Options{}, "2", "1000", "GATECREW_AHEAD", "5")
 	var streams []*Stream
-	for range 5 {
-		streams = append(streams, mustOpen(t, c, get(nil), nil))
+	methods := []string{"GET", "POST", "GET", "GET", "POST", "DELETE", ""}
+	for _, method := range methods {
+		req := get(nil)
+		req.Label.Method = method
+		streams = append(streams, mustOpen(t, c, req, nil))
 	}
 	p.request(1)
 	p.end(1, 0, 0) // the first is done: the second and third may have been started
 	mustRead(t, streams[0], "", 0)
 	p.nc.Close()
-	for i, s := range streams[1:] {
-		_, err := s.Read(make([]byte, 1))
-		if want := i >= 2; unseen(err) != want {
-			t.Errorf("request %d: %v, unseen %v, want %v", i+2, err, unseen(err), want)
+	for i, want := range []struct{ unseen, behind bool }{1: {}, 2: {}, 3: {false, true}, 4: {true, true}, 5: {false, true}, 6: {true, true}} {
+		if i == 0 {
+			continue
+		}
+		_, err := streams[i].Read(make([]byte, 1))
+		var e *protocol.Error
+		if !errors.As(err, &e) || e.Unseen != want.unseen || e.Behind != want.behind {
+			t.Errorf("request %d, %s: %+v, want %+v", i+1, methods[i], e, want)
 		}
 	}
 }

@@ -43,6 +43,7 @@ type Stream struct {
 	bulk   int  // what window may become
 	flow   bool // credit is granted; else the read loop waits for Read
 	socket bool // its input are messages
+	twice  bool // it may be run twice
 	conn   *Conn
 	send   sender
 	ended  func()

@@ -718,6 +718,7 @@ typedef struct {
     int64_t held_since; /* the first one whose answer is held back; 0 when none is. _watch() reads it without the interpreter */
     PyThread_type_lock wake; /* of _watch(), taken while there is nothing to look at */
     char watched, unwatched; /* it is awake; it is to end */
+    char alone; /* the answer of the request in progress is not to be held back */
     unsigned long thread; /* that is in serve(), 0 when none is */
     char reading, end_of_input, broken;
 } Loop;
@@ -998,7 +999,7 @@ wake_watch(Loop *self)
 static int
 flush_or_hold(Loop *self)
 {
-    if (self->thread == 0 || self->thread != PyThread_get_thread_ident() || self->output.used > HELD_BYTES)
+    if (self->thread == 0 || self->thread != PyThread_get_thread_ident() || self->alone || self->output.used > HELD_BYTES)
         return flush(self);
     if (self->held_since == 0) {
         __atomic_store_n(&self->held_since, self->now, __ATOMIC_RELAXED);
@@ -2077,6 +2078,15 @@ answer_with_parts(Handler *self, Response *response, Request *request, PyObject 
     return left == NULL ? -1 : 0;
 }
 
+/* What is held back before the application is called, as _wsgi.Handler has it:
+ * others only before a GET or a HEAD, whose own answer may be, too. */
+static int
+hold_nothing_but(Loop *loop, int held)
+{
+    loop->alone = !held;
+    return held ? 0 : flush(loop);
+}
+
 /* Answers one request, as _wsgi.Handler does. */
 static int
 handle(Handler *self, Request *request)
@@ -2092,8 +2102,14 @@ handle(Handler *self, Request *request)
         return -1;
     }
     PyObject *method = PyDict_GetItemWithError(environ, name_method);
+    int get = method != NULL && PyUnicode_CompareWithASCIIString(method, "GET") == 0;
     if (method != NULL && PyUnicode_CompareWithASCIIString(method, "HEAD") == 0)
         response->is_head = 1;
+    if (hold_nothing_but(CAST(Loop, self->loop), get || response->is_head) < 0) {
+        Py_DECREF(environ);
+        drop_things(&things);
+        return -1;
+    }
     PyObject *args = PyTuple_Pack(2, environ, things.start);
     PyObject *app = self->app;
     Py_INCREF(app);

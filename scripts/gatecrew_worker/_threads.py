@@ -73,7 +73,7 @@ class Loop:
         self._failure = None
         self._send_lock = allocate_lock()  # one send at a time
         self._ended = 0  # requests whose END_REQUEST is out
-        self._holder = None  # the thread that may hold answers back
+        self._holder = None  # the thread that may hold its request's answer back
         self._held = deque()  # they
         self._held_bytes = 0
         self._held_since = 0  # when the request of the first one began; 0 when there is none
@@ -159,8 +159,6 @@ class Loop:
 
     def _work(self, handle):
         me = get_ident()
-        if self.threads == 1:
-            self._holder = me
         while True:
             with self._lock:
                 if not self._ready:
@@ -173,6 +171,8 @@ class Loop:
             if request.aborted:
                 self.end(request, b"", 1)
                 continue
+            if self.threads == 1:
+                self._holder = me
             request.thread = me
             try:
                 request.guarded = False
@@ -478,6 +478,13 @@ class Loop:
             self._send_or_hold(payload, ended)
         else:
             self._flush(payload)
+
+    def hold_nothing(self):
+        """Sends the answers that are held back, and that of the request in progress
+        as soon as it is there. For a request that may be run once only, before its
+        application is called."""
+        self._holder = None
+        self._flush()
 
     def _send_parts(self, parts):
         """Sends a large payload without copying it."""

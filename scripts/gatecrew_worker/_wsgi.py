@@ -20,6 +20,12 @@ _STATUS = re.compile(r"[2-9][0-9][0-9] [\t\x20-\x7e\x80-\xff]*")
 _AHEAD = 31
 
 
+# Whose answers may be held back, and before whom others may be: should this process die
+# meanwhile, the gateway can't tell whether the application has begun with one of these, and
+# may have it run again.
+_HELD_METHODS = ("GET", "HEAD")
+
+
 class Handler:
     """Runs one application for the requests of a loop."""
 
@@ -44,7 +50,10 @@ class Handler:
     def __call__(self, request):
         """Answers one request, whatever the application does."""
         environ = self._environ(request)
-        response = Response(self._loop, request, environ["wsgi.errors"], environ.get("REQUEST_METHOD") == "HEAD")
+        method = environ.get("REQUEST_METHOD")
+        if method not in _HELD_METHODS:
+            self._loop.hold_nothing()
+        response = Response(self._loop, request, environ["wsgi.errors"], method == "HEAD")
         try:
             response.answer(self._app(environ, response.start_response))
         except BaseException as exc:

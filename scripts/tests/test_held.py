@@ -42,6 +42,29 @@ class Held(unittest.TestCase):
                     self.release()
                     self.assertEqual(worker.answer(10).body, answered)
 
+    def test_nothing_is_held_where_a_request_may_be_run_once_only(self):
+        """What a worker that dies has begun must be known of each request that
+        must not be given to another one."""
+        for method in "POST", "PATCH", "DELETE", "GETS", "":
+            with self.subTest("before", method=method), Worker("busy:app", control=True) as worker:
+                with worker.together():
+                    worker.begin(1, path="/hello")
+                    worker.begin(2, path="/dies", method=method)
+                self.assertEqual(worker.answer(1).body, b"hello")
+            with self.subTest("its own", method=method), Worker("busy:app", control=True) as worker:
+                with worker.together():
+                    worker.begin(1, path="/hello")
+                    worker.begin(2, path="/hello", method=method)
+                    worker.begin(3, path="/dies")
+                self.assertEqual(worker.answer(1).body, b"hello")
+                self.assertEqual(worker.answer(2).body, b"hello")
+            with self.subTest("and again", method=method), Worker("busy:app", control=True) as worker:
+                with worker.together():
+                    for i in range(1, 30):
+                        worker.begin(i, path="/hello" if i % 3 else "/parts", method=method if i % 2 else "GET")
+                for i in range(1, 30):
+                    self.assertEqual(worker.answer(i).body, b"hello" if i % 3 else b"one two three")
+
     def test_work_behind_a_whole_body(self):
         """PEP 3333: the application goes on while its client has the body."""
         with Worker("busy:app", control=True) as worker:

@@ -1,6 +1,7 @@
 """Applications that stay busy until the FIFO that QUERY_STRING names was opened
 for writing and closed."""
 
+import os
 import threading
 
 from applications import PLAIN, raw, say
@@ -38,5 +39,10 @@ def lingers(environ, start_response):
     released(environ)
 
 
+def dies(environ, start_response):
+    """And its process with it."""
+    os._exit(7)
+
+
 def app(environ, start_response):
-    return {"/sleeps": sleeps, "/spins": spins, "/lingers": lingers}.get(environ["PATH_INFO"], raw)(environ, start_response)
+    return {"/sleeps": sleeps, "/spins": spins, "/lingers": lingers, "/dies": dies}.get(environ["PATH_INFO"], raw)(environ, start_response)
