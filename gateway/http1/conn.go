@@ -62,6 +62,7 @@ type Conn struct {
 
 	ctx   watchedContext
 	watch watch
+	next  atomic.Bool   // there is more in buf than the request that is answered
 	turn  atomic.Int32  // whose turn it is while Answer goes on by itself
 	back  chan struct{} // it is serve's again, which waits for that
 }
@@ -167,9 +168,13 @@ func (c *Conn) answer(content []byte, rest int) {
 	c.turn.Store(elsewhere)
 	c.watch.interest.Store(false)
 	c.watch.begin()
+	c.next.Store(rest > 0)
 	done := true
 	c.guard(func() { done = c.handler.Answer(&c.request, content) })
 	early := c.takeEarly()
+	if early > 0 {
+		c.next.Store(true)
+	}
 	if done || c.await(rest+early > 0) {
 		return
 	}
@@ -194,15 +199,20 @@ func (c *Conn) takeEarly() int {
 // request or the end of the client. With more that request is there, or a part of it,
 // and the client is watched in the other way. It returns false when Resume is due.
 func (c *Conn) await(more bool) (done bool) {
-	if more || c.end == len(c.buf) {
+	if more || c.end == len(c.buf) || c.server.stopping.Load() {
 		c.watch.begin()
 		c.watch.want()
 		defer c.takeEarly()
 	} else if c.turn.Load() == elsewhere {
 		read, err := c.read(c.buf[c.end:])
 		c.end += read
+		c.next.Store(read > 0)
 		if read == 0 && err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-			c.broken = true
+			if errors.Is(err, io.EOF) {
+				c.closing = true // it may still wait for its answer
+			} else {
+				c.broken = true
+			}
 			if c.turn.Load() == answered {
 				return true
 			}
@@ -228,7 +238,11 @@ func (c *Conn) Answered(whole bool) {
 		c.back <- struct{}{}
 		return
 	}
-	c.waits.until(idle, c.server.deadline(c.server.IdleTimeout))
+	if c.next.Load() {
+		c.waits.until(head, c.server.deadline(c.server.HeaderTimeout))
+	} else {
+		c.waits.until(idle, c.server.deadline(c.server.IdleTimeout))
+	}
 	if c.server.stopping.Load() {
 		_ = c.nc.SetReadDeadline(time.Unix(1, 0)) // serve is to end the connection
 	}

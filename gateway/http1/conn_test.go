@@ -183,6 +183,36 @@ func TestEnds(t *testing.T) {
 	}
 }
 
+// TestHalfClosed: a client that sends nothing more still has its answer, also when
+// that comes after its end was seen, and ends the connection.
+func TestHalfClosed(t *testing.T) {
+	s := startServers(t, serversConfig{handler: echo, answer: func(c *Conn, p *cgi.Plain, body []byte) bool {
+		go func() {
+			<-c.Context().Done() // as an application is waited for
+			if p.Target == "/resume" {
+				c.Answered(false)
+				return
+			}
+			b := "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwhole"
+			n, err := c.TryWrite([]byte(b))
+			c.Answered(n == len(b) && err == nil)
+		}()
+		return false
+	}})
+	for target, want := range map[string]string{"/resume": "GET /resume 0  <nil>", "/whole": "whole"} {
+		c := dial(t, s.addr)
+		send(t, c, "GET "+target+" HTTP/1.1\r\nHost: h\r\n\r\n")
+		if err := c.(*net.TCPConn).CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		r := bufio.NewReader(c)
+		wantAnswer(t, r, want)
+		if rest, err := io.ReadAll(r); len(rest) > 0 || err != nil {
+			t.Errorf("%s: behind the answer: %q, %v", target, rest, err)
+		}
+	}
+}
+
 // sameFields compares responses whose fields may be in another order.
 func sameFields(a, b string) bool {
 	lines := func(s string) []string { return slices.Sorted(slices.Values(strings.Split(s, "\r\n"))) }
@@ -411,6 +441,32 @@ func TestCloseEndsAll(t *testing.T) {
 	defer cancel()
 	if err := s.plain.Shutdown(ctx); err != nil {
 		t.Errorf("connections are left: %v", err)
+	}
+}
+
+// TestStopBetweenTwo stops while a request stands read behind one that has just been
+// answered.
+func TestStopBetweenTwo(t *testing.T) {
+	for range 50 {
+		stop := make(chan func(), 1)
+		s := startServers(t, serversConfig{handler: echo, answer: func(c *Conn, p *cgi.Plain, body []byte) bool {
+			if p.Target != "/1" {
+				return direct(c, p, body)
+			}
+			go func() {
+				b := "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1"
+				n, err := c.TryWrite([]byte(b))
+				c.Answered(n == len(b) && err == nil)
+				(<-stop)()
+			}()
+			return false
+		}})
+		stop <- s.plain.Stop
+		c := dial(t, s.addr)
+		send(t, c, "GET /1 HTTP/1.1\r\nHost: h\r\n\r\nGET /2 HTTP/1.1\r\nHost: h\r\n\r\n")
+		r := bufio.NewReader(c)
+		wantAnswer(t, r, "1")
+		wantAnswer(t, r, "GET /2 ")
 	}
 }
 
