@@ -1128,8 +1128,13 @@ read_block(Loop *self)
     } while (!failed);
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
-    if (invoke(self->acquire) < 0)
-        PyErr_WriteUnraisable(self->acquire);
+    while (invoke(self->acquire) < 0) { /* a handler of signals raised */
+        failed = 1;
+        if (type == NULL)
+            PyErr_Fetch(&type, &value, &traceback);
+        else
+            PyErr_Clear();
+    }
     self->reading = 0;
     PyErr_Restore(type, value, traceback);
     if (failed) {
@@ -1505,7 +1510,7 @@ add_header(Response *self, PyObject *item)
 }
 
 /* Encodes a head. Returns 0, or -1 and leaves no trace when that is to be left
- * to Python. */
+ * to Python, or -2 with an exception that is nobody's fault here: an interruption. */
 static int
 encode_head(Response *self, PyObject *status, PyObject *headers)
 {
@@ -1527,9 +1532,11 @@ encode_head(Response *self, PyObject *status, PyObject *headers)
     self->body_allowed = memcmp(digits, "204", 3) != 0 && memcmp(digits, "304", 3) != 0;
     return 0;
 left:
-    PyErr_Clear();
     self->head_size = -1;
     self->declared = -1;
+    if (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_Exception))
+        return -2;
+    PyErr_Clear();
     return -1;
 }
 
@@ -1537,12 +1544,16 @@ left:
 static PyObject *
 response_start(Response *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords)
 {
-    if ((count == 2 || (count == 3 && args[2] == Py_None)) && keywords == NULL && self->head_size < 0
-        && encode_head(self, args[0], args[1]) == 0) {
-        if (self->write == NULL && (self->write = PyObject_GetAttr((PyObject *)self, name_write)) == NULL)
+    if ((count == 2 || (count == 3 && args[2] == Py_None)) && keywords == NULL && self->head_size < 0) {
+        int status = encode_head(self, args[0], args[1]);
+        if (status < -1)
             return NULL;
-        Py_INCREF(self->write);
-        return self->write;
+        if (status == 0) {
+            if (self->write == NULL && (self->write = PyObject_GetAttr((PyObject *)self, name_write)) == NULL)
+                return NULL;
+            Py_INCREF(self->write);
+            return self->write;
+        }
     }
     PyObject *positional = PyTuple_New(count + 1), *named = NULL, *result = NULL;
     if (positional == NULL)
@@ -1757,22 +1768,11 @@ find_beginning(Handler *self, const char *block, Py_ssize_t size)
     return place;
 }
 
-/* Makes the environ of a request. */
+/* Makes the environ of a block of parameters. */
 static PyObject *
-make_environ(Handler *self, Request *request, struct things *things)
+environ_of(Handler *self, const char *block, Py_ssize_t size, struct things *things)
 {
-    char *block;
-    Py_ssize_t size, start = 0;
-    if (request->params == NULL || PyBytes_AsStringAndSize(request->params, &block, &size) < 0) {
-        if (!PyErr_Occurred())
-            PyErr_SetString(PyExc_TypeError, "a request without parameters");
-        return NULL;
-    }
-    if (request->params_size >= 0) {
-        start = request->params_start;
-        size = request->params_size;
-    }
-    struct beginning *known = find_beginning(self, block + start, size);
+    struct beginning *known = find_beginning(self, block, size);
     if (known == NULL)
         return NULL;
     /* While it is copied another thread may learn of another beginning. */
@@ -1784,7 +1784,7 @@ make_environ(Handler *self, Request *request, struct things *things)
     Py_DECREF(model);
     if (environ == NULL)
         return NULL;
-    if (add_pairs(block + start, size, pos, environ, &flags) < 0)
+    if (add_pairs(block, size, pos, environ, &flags) < 0)
         goto failed;
     if (flags & IS_PROXY && PyDict_DelItem(environ, name_proxy) < 0) /* CVE-2016-5385; the gateway sends none */
         goto failed;
@@ -1813,9 +1813,35 @@ failed:
     return NULL;
 }
 
+/* Makes the environ of a request. */
+static PyObject *
+make_environ(Handler *self, Request *request, struct things *things)
+{
+    char *block;
+    Py_ssize_t size, start = 0;
+    if (request->params == NULL || PyBytes_AsStringAndSize(request->params, &block, &size) < 0) {
+        if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_TypeError, "a request without parameters");
+        return NULL;
+    }
+    if (request->params_size >= 0) {
+        start = request->params_start;
+        size = request->params_size;
+    }
+    /* Who asks for them replaces them, and any object that is made may run code
+     * that lets others ask: a garbage collection (until Python 3.11). */
+    PyObject *params = request->params;
+    Py_INCREF(params);
+    PyObject *environ = environ_of(self, block + start, size, things);
+    Py_DECREF(params);
+    return environ;
+}
+
 static void
 drop_things(struct things *things)
 {
+    if (things->response != NULL)
+        Py_CLEAR(CAST(Response, things->response)->write); /* which holds the response */
     Py_CLEAR(things->start);
     Py_CLEAR(things->response);
     Py_CLEAR(things->input);
@@ -3952,7 +3978,7 @@ step_send(PyObject *self, PyObject *value)
             PyErr_SetNone(PyExc_StopIteration);
         return NULL;
     }
-    PyObject *result = PyObject_CallMethod(step->rest, "send", "O", value);
+    PyObject *result = PyObject_CallMethod(step->rest, "send", "(O)", value);
     if (result == NULL) {
         step->state = OVER;
         clear(&step->rest);

@@ -157,8 +157,13 @@ def _peers():
         try:
             if not stat.S_ISSOCK(os.fstat(fd).st_mode):
                 continue
-            with socket.socket(fileno=os.dup(fd)) as sock:
-                peer = sock.getpeername() if sock.type == socket.SOCK_STREAM else None
+            # One with a default timeout would make the descriptor non-blocking.
+            blocking = os.get_blocking(fd)
+            try:
+                with socket.socket(fileno=os.dup(fd)) as sock:
+                    peer = sock.getpeername() if sock.type == socket.SOCK_STREAM else None
+            finally:
+                os.set_blocking(fd, blocking)
         except OSError:
             continue  # closed meanwhile, or not connected
         if isinstance(peer, tuple):

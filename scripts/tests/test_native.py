@@ -86,6 +86,101 @@ class Same(unittest.TestCase):
             with self.subTest(kind.__name__):
                 differential.run(kind, self.COUNT)
 
+    def ends(self):
+        import differential
+
+        return differential.both_ends()[1][1]
+
+    def request(self, **fields):
+        from gatecrew_worker import _speed
+
+        request = _speed.Request(7, 1 << 62)
+        request.params, request.input_ended = gateway.params(**fields), True
+        return request
+
+    def received(self, **fields):
+        """A request that has its parameters in the block that came."""
+        from gateway import rec
+        from gatecrew_worker import _wsgi_native
+
+        block = gateway.params(**fields)
+        data = (rec.record(rec.BEGIN_REQUEST, 7, b"\0\1\1\0\0\0\0\0") + rec.record(rec.PARAMS, 7, block) + rec.record(rec.PARAMS, 7)
+                + rec.record(rec.STDIN, 7))
+        begun, _ = _wsgi_native.Connection(9).receive(data)
+        return begun[0], len(data)
+
+    def test_a_collection_while_environ_is_made(self):
+        """It may run code that asks for the parameters, and so replaces them."""
+        ends, usual = self.ends(), gc.get_threshold()
+        look_at = []
+
+        def look(phase, info):
+            if phase == "start" and look_at:
+                request, size = look_at
+                blocks.append([request.params] + [b"\xff" * size for _ in range(4)])
+
+        gc.callbacks.append(look)
+        try:
+            for threshold in range(1, 40):
+                for kept in range(2):
+                    blocks = []
+                    request, size = self.received(QUERY_STRING="q" * 600)
+                    other = self.received()[0]
+                    gc.collect()
+                    look_at[:] = request, size
+                    gc.set_threshold(threshold)
+                    ends.kept[:] = [ends.root[""]._environ(other)] if kept else []
+                    environ = ends.root[""]._environ(request)
+                    gc.set_threshold(*usual)
+                    del look_at[:]
+                    self.assertEqual(environ["QUERY_STRING"], "q" * 600)
+        finally:
+            gc.set_threshold(*usual)
+            gc.callbacks.remove(look)
+
+    def test_no_circle_is_left(self):
+        """What the application keeps of a request is freed when it lets it go."""
+        ends, kept = self.ends(), []
+
+        def app(environ, start_response):
+            kept[:] = [environ]
+            start_response("200 OK", [])
+            return [b""]
+
+        for _ in range(20):
+            ends.answer(self.request(), "", app)
+        kept.clear()
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(20):
+                ends.answer(self.request(), "", app)
+            kept.clear()
+            self.assertLess(gc.collect(), 10)
+        finally:
+            gc.enable()
+
+    def test_an_interruption_in_start_response(self):
+        ends, met = self.ends(), []
+
+        class Stop(BaseException):
+            pass
+
+        def app(environ, start_response):
+            try:
+                start_response("200 OK", [("X-Never-Seen-Before", "1")])
+            except Stop as exc:
+                met.append(exc)
+            start_response("200 OK", [("X-A", "1")])
+            return [b"body"]
+
+        from gatecrew_worker import _head
+
+        with mock.patch.object(_head, "check_name", side_effect=[Stop(), "x-a"]):
+            sent = ends.answer(self.request(), "", app)
+        self.assertEqual(len(met), 1)
+        self.assertIn(b"X-A: 1\r\nContent-Length: 4\r\n\r\nbody", sent)
+
     def test_nothing_is_left(self):
         """Requests of all kinds leave no memory and no reference behind."""
         import differential

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import unittest
 
 from gateway import Zygote
@@ -67,6 +68,15 @@ class Preload(unittest.TestCase):
                     self.assertEqual(children.read(), "")
                 with open("/proc/%d/stat" % worker.pid) as stat:
                     self.assertNotEqual(int(stat.read().rpartition(")")[2].split()[1]), pid)
+
+    def test_a_default_timeout(self):
+        """An application that sets one has no part in the zygote's own socket."""
+        with Zygote("preloaded_timeout:app") as zygote:
+            self.assertEqual(zygote.hear(), b"ready")
+            with self.assertRaises(subprocess.TimeoutExpired):
+                zygote.process.wait(0.5)
+            with zygote.fork("web/1") as one:
+                self.assertEqual(told(one)["name"], "web/1")
 
     def test_not_loaded(self):
         with Zygote("nothing_here:app") as zygote:
