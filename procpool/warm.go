@@ -57,11 +57,12 @@ type warmKeeper struct {
 	clk clock
 	log *zap.Logger
 
-	mu      sync.Mutex
-	scripts map[string]*warmScript
-	closed  bool
-	sweep   alarm
-	zygotes sync.WaitGroup
+	mu       sync.Mutex
+	scripts  map[string]*warmScript
+	closed   bool
+	sweep    alarm
+	sweeping bool // it will run
+	zygotes  sync.WaitGroup
 }
 
 // warmScript is what is known of one script; warmKeeper.mu guards it.
@@ -155,7 +156,10 @@ func (k *warmKeeper) start(c Command, s *warmScript, modules []string) {
 	s.starting = true
 	k.makePlace(s)
 	k.zygotes.Go(func() { k.run(c, s, s.state, modules) })
-	k.sweep.Reset(warmIdle)
+	if !k.sweeping {
+		k.sweeping = true
+		k.sweep.Reset(warmIdle)
+	}
 }
 
 // run starts a zygote and waits until it is ready, or isn't.
@@ -167,12 +171,12 @@ func (k *warmKeeper) run(c Command, s *warmScript, state fileState, modules []st
 	command, refusal := k.cfg.Zygote(c)
 	var err error
 	if refusal == nil {
-		root := ""
+		root, layer := "", false
 		if c.Confinement != nil {
-			root = c.Confinement.Chroot
+			root, layer = c.Confinement.Chroot, c.Confinement.Landlock != nil
 		}
 		command.background = c.background
-		z, err = startWarmZygote(command, script, appendStart(nil, k.cfg.Spares, k.cfg.Preload, modules), modules, warmEvents{
+		z, err = startWarmZygote(command, script, appendStart(nil, k.cfg.Spares, k.cfg.Preload, layer, modules), modules, warmEvents{
 			line: func(line []byte) { log.Info(string(line)) },
 			ready: func(z *warmZygote, fields []string) (fault string) {
 				var stale string
@@ -235,7 +239,7 @@ func (k *warmKeeper) run(c Command, s *warmScript, state fileState, modules []st
 		if s.current != nil {
 			s.current.stop()
 		}
-		s.current, s.reason = z, ""
+		s.current, s.reason, s.failures = z, "", 0
 		log.Info("script is warm", zap.Int("pid", z.child.pid), zap.Int("modules", len(modules)), zap.Duration("took", k.clk.now().Sub(began)))
 	}
 	if z != nil {
@@ -290,6 +294,7 @@ func (k *warmKeeper) expire() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	now := k.clk.now()
+	k.sweeping = false
 	for path, s := range k.scripts {
 		if now.Sub(s.used) >= warmIdle && !s.starting {
 			s.drop()
@@ -297,6 +302,7 @@ func (k *warmKeeper) expire() {
 		}
 	}
 	if len(k.scripts) > 0 && !k.closed {
+		k.sweeping = true
 		k.sweep.Reset(warmIdle / 4)
 	}
 }

@@ -33,6 +33,7 @@ func stateOf(path string) (s fileState) {
 // warmFiles is what a zygote has made use of, and so must be as it was.
 type warmFiles struct {
 	files   []watchedFile
+	place   watchedFile   // the script's folder, which may not become another one
 	folders []watchedFile // in which none of names may appear
 	names   []string
 }
@@ -50,7 +51,8 @@ const clockTick = 20 * time.Millisecond
 // script was before. stale is the path of a file that may have been changed
 // after the zygote has read it, "" for none.
 func watchFiles(fields []string, root string, script watchedFile, since time.Time) (w *warmFiles, stale string) {
-	w = &warmFiles{files: []watchedFile{script}}
+	folder := filepath.Dir(script.path)
+	w = &warmFiles{files: []watchedFile{script}, place: watchedFile{folder, stateOf(folder)}}
 	if stateOf(script.path) != script.state {
 		stale = script.path
 	}
@@ -65,7 +67,7 @@ func watchFiles(fields []string, root string, script watchedFile, since time.Tim
 			}
 			w.files = append(w.files, f)
 		case key == "shadow":
-			f.state = stateOf(f.path)
+			// It is looked into once: one may have appeared while modules were loaded.
 			w.folders = append(w.folders, f)
 		case key == "name":
 			w.names = append(w.names, value)
@@ -81,6 +83,11 @@ func (w *warmFiles) changed() string {
 			return f.path
 		}
 	}
+	// Two releases may share a file that has not changed between them (hard links),
+	// and differ in what stands beside it.
+	if now, then := stateOf(w.place.path), w.place.state; now.dev != then.dev || now.ino != then.ino {
+		return w.place.path
+	}
 	return ""
 }
 
@@ -94,9 +101,9 @@ func (w *warmFiles) shadowed() string {
 		if state == f.state {
 			continue
 		}
-		f.state = state
 		entries, err := os.ReadDir(f.path)
 		if err != nil {
+			f.state = state
 			continue // a script can't import from it either
 		}
 		for _, entry := range entries {
@@ -107,6 +114,7 @@ func (w *warmFiles) shadowed() string {
 				}
 			}
 		}
+		f.state = state
 	}
 	return ""
 }

@@ -17,7 +17,7 @@ import (
 const maxWarmPacket = 64 << 10
 
 // appendStart makes the packet that a zygote gets first.
-func appendStart(b []byte, spares int, preload string, modules []string) []byte {
+func appendStart(b []byte, spares int, preload string, layer bool, modules []string) []byte {
 	b = append(b, "start"...)
 	if runtime.GOARCH != "s390x" { // where the arguments are in another order
 		b = append(b, "\x00clone="...)
@@ -26,6 +26,9 @@ func appendStart(b []byte, spares int, preload string, modules []string) []byte 
 	b = append(b, "\x00spares="...)
 	b = strconv.AppendInt(b, int64(spares), 10)
 	b = append(append(b, "\x00preload="...), preload...)
+	if layer {
+		b = append(b, "\x00layer=1"...)
+	}
 	for _, name := range modules {
 		b = append(append(b, "\x00module="...), name...)
 	}

@@ -12,7 +12,7 @@ func TestWarmPackets(t *testing.T) {
 	if want := []string{"run", "7", "3", "script", "", "b=c", "A", "1", "EMPTY", "", "B", "x=y"}; !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
 	}
-	start := strings.Split(string(appendStart(nil, 4, "stdlib", []string{"a.b", "c"})), "\x00")
+	start := strings.Split(string(appendStart(nil, 4, "stdlib", true, []string{"a.b", "c"})), "\x00")
 	if !slices.Contains(start, "spares=4") || !slices.Contains(start, "module=a.b") || start[0] != "start" {
 		t.Errorf("%q", start)
 	}

@@ -163,6 +163,8 @@ func (z *warmZygote) listen(on warmEvents, log *zap.Logger) {
 			}
 			if z.refusal = on.ready(z, p.fields); z.refusal == "" {
 				close(z.ready)
+			} else {
+				z.stop() // it doesn't know that it is not wanted
 			}
 		case "refuse":
 			z.refusal = p.text

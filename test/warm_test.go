@@ -1,8 +1,11 @@
 package test
 
 import (
+	"bufio"
+	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -629,5 +632,95 @@ func TestWarmConfined(t *testing.T) {
 		if fmt.Sprint(cold) != fmt.Sprint(warm) {
 			t.Errorf("cold %+v\nwarm %+v", cold, warm)
 		}
+	}
+}
+
+// TestWarmApart: under Landlock, one request can look at no other one of the same
+// script, nor at what it was forked from.
+func TestWarmApart(t *testing.T) {
+	needRoot(t)
+	dir := publicDir(t)
+	const head = "Content-Type: text/plain\n\n"
+	// It says who it is, waits until its FIFO is opened, or tries to read what
+	// others have in memory.
+	scripts := map[string]string{
+		"apart.py": "#!" + systemPython(t) + `
+import os, sys
+print("` + strings.ReplaceAll(head, "\n", `\n`) + `", end="")
+kind, _, what = os.environ["QUERY_STRING"].partition("=")
+if kind == "wait":
+    print(os.getpid(), os.getppid(), flush=True)
+    open(what).read()
+elif kind == "look":
+    for pid in what.split(","):
+        for file in "environ", "mem":
+            try:
+                open("/proc/%s/%s" % (pid, file)).close()
+                print(pid, file, "can be read")
+            except PermissionError:
+                pass
+`,
+		"apart.pl": `#!/usr/bin/perl
+$| = 1;
+print "` + strings.ReplaceAll(head, "\n", `\n`) + `";
+my ($kind, $what) = split /=/, $ENV{QUERY_STRING}, 2;
+if ($kind eq "wait") { print $$, " ", getppid, "\n"; open my $fifo, "<", $what or die; <$fifo> }
+elsif ($kind eq "look") {
+    for my $pid (split /,/, $what) {
+        for my $file ("environ", "mem") { print "$pid $file can be read\n" if open my $f, "<", "/proc/$pid/$file" }
+    }
+}
+`,
+	}
+	fifo := filepath.Join(dir, "fifo")
+	if err := errors.Join(syscall.Mkfifo(fifo, 0o666), os.Chmod(fifo, 0o666)); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range scripts {
+		if err := os.WriteFile(filepath.Join(dir, "cgi", name), []byte(text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h := startWarmHost(t, filepath.Join(dir, "cgi"), fmt.Sprintf(`user: nobody, landlock: {read_only: [%s], writable: [%s]}`, dir, os.TempDir()))
+	for name := range scripts {
+		awaitWarm(t, h.warm, "/"+name, 1)
+		for _, g := range []*harness.Gateway{h.cold, h.warm} {
+			waits, err := http.Get(g.URL + "/" + name + "?wait=" + fifo)
+			if err != nil {
+				t.Fatal(err)
+			}
+			line, err := bufio.NewReader(waits.Body).ReadString('\n')
+			if err != nil {
+				t.Fatal(err)
+			}
+			others := []string{strings.Fields(line)[0]}
+			for _, m := range zygoteLine.FindAllStringSubmatch(g.Stderr(), -1) {
+				others = append(others, m[1])
+			}
+			if r := g.Get("/" + name + "?look=" + strings.Join(others, ",")); r.Status != 200 || r.Body != "" {
+				t.Errorf("%s: %d %q", name, r.Status, r.Body)
+			}
+			f, err := os.OpenFile(fifo, os.O_WRONLY, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			f.Close()
+			waits.Body.Close()
+		}
+	}
+}
+
+// TestWarmLocale: a script whose interpreter was started without a locale passes the
+// one that Python chooses (PEP 538) on to the programs that it starts.
+func TestWarmLocale(t *testing.T) {
+	dir := t.TempDir()
+	script := "#!" + systemPython(t) + "\nimport os\nprint('Content-Type: text/plain\\n\\n', os.environ.get('LC_CTYPE'), sep='')\n"
+	if err := os.WriteFile(filepath.Join(dir, "locale.py"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	h := startWarmHost(t, dir, `env: {LANG: "", LC_ALL: ""}`)
+	awaitWarm(t, h.warm, "/locale.py", 1)
+	if cold, warm := h.cold.Get("/locale.py").Body, h.warm.Get("/locale.py").Body; cold != warm || !strings.Contains(cold, "UTF-8") {
+		t.Errorf("cold %q, warm %q", cold, warm)
 	}
 }

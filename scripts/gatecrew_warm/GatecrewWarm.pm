@@ -84,7 +84,7 @@ my $begin = sub {
 };
 
 # What the compilation has left for the children.
-my (@read, @written, @handled, @files, @watch, $cleared, $said, $alarm, $switches, $thread, $errno);
+my (@read, @written, @handled, @files, @watch, $cleared, $said, $alarm, $layer, $thread, $errno);
 
 # compiled is what there is to do after that.
 my $compiled = sub {
@@ -101,7 +101,17 @@ my $compiled = sub {
     @written = %{$seen->{written}};
     $cleared = $seen->{cleared};
     @files   = @{$state->{files}};
-    ($said, $alarm, $switches) = @$state{qw(said alarm switches)};
+    ($said, $alarm) = @$state{qw(said alarm)};
+    $refuse->('its BEGIN blocks or its modules change @ARGV') if @ARGV;
+    # Each child enters a Landlock domain of its own, inside of this process's, so that
+    # it can look at no other. It has to forbid something: to make block devices.
+    if ($setting{layer}) {
+        my $rules = pack 'V2', 1 << 11, 0;
+        my $fd = syscall 444, $rules, 8, 0;    # landlock_create_ruleset, on all machines that warm_kernel.pl knows
+        $refuse->("it can't be kept apart from others (Landlock): $!") if $fd < 0;
+        $layer = $gateway + 1;
+        $kernel->{move}->($fd, $layer);
+    }
     # Handlers that BEGIN blocks have installed are for the script alone.
     @handled = grep { defined $SIG{$_} && $SIG{$_} !~ /^(?:|DEFAULT|IGNORE)$/ } keys %SIG;
     # Before 5.16 perl remembers its own process id.
@@ -164,6 +174,7 @@ my $serve = sub {
             $say->('failed', $id, "no process: $!");
         }
         if (defined $in) { syscall $close, $_ for $in, $out, $err }
+        substr $packet, 0, $length, "\0" x $length;    # not for the next child to see
     }
     setpgrp 0, 0;
     syscall $kernel->{prctl}, 1, 9, 0, 0, 0;                      # PR_SET_PDEATHSIG, SIGKILL
@@ -175,17 +186,20 @@ my $serve = sub {
         syscall $close, $in;
         syscall $close, $out;
         syscall $close, $err;
+        if (defined $layer) {
+            $failure = "landlock_restrict_self: $!" if syscall(446, $layer, 0) < 0;
+            syscall $close, $layer;
+        }
         # __DATA__ and what else is open would share its position with all others.
         for (@files) {
-            $n = syscall $openat, -100, $_->{path}, 0x80000;      # AT_FDCWD, O_RDONLY|O_CLOEXEC
-            syscall $lseek, $n, $_->{position}, 0;
-            $failure ||= "it can't open a file again: $!" if syscall($dup3, $n, $_->{fd}, 0x80000) < 0;
-            syscall $close, $n;
+            $in = syscall $openat, -100, $_->{path}, 0x80000;     # AT_FDCWD, O_RDONLY|O_CLOEXEC
+            syscall $lseek, $in, $_->{position}, 0;
+            $failure ||= "it can't open a file again: $!" if syscall($dup3, $in, $_->{fd}, 0x80000) < 0;
+            syscall $close, $in;
         }
     }
     shift @fields;                                                # the script itself
-    @ARGV = splice @fields, 0, $n - 1 if $n > 1;
-    $failure ||= 'it has arguments, and takes switches (-s)' if $switches && $n > 1;
+    $failure ||= 'it has arguments, which BEGIN blocks have not seen' if $n > 1;
     for ($n = 0; $n < @fields; $n += 2) { $ENV{$fields[$n]} = $fields[$n + 1] }
     for ($n = 0; $n < @read; $n += 2) {
         $name = $ENV{$read[$n]};
@@ -215,7 +229,7 @@ my $serve = sub {
     srand;
     alarm $alarm if $alarm;
     $name = "started\0$id\0$$";
-    syscall $kernel->{write}, $gateway, $name, length $name;
+    syscall $exit, 1 if syscall($kernel->{write}, $gateway, $name, length $name) != length $name;    # the gateway has given it up
     syscall $close, $gateway;
     syscall $kernel->{write}, 2, $said, length $said if length $said;
     $running = 1;

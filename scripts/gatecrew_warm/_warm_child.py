@@ -35,7 +35,7 @@ _BOTTOM = compile("run(code, names)", "sys", "eval")
 class Child:
     """What a child needs to know; the zygote has made it before."""
 
-    def __init__(self, sock, system, script, code, main, learner):
+    def __init__(self, sock, system, script, code, main, learner, enter, loaded, coerced):
         self.args = None
         self._sock = sock
         self._fork = system.fork
@@ -49,9 +49,13 @@ class Child:
         self._view = memoryview(self._buffers[0])
         self._gateway = os.getppid()
         self._last = next(reversed(list(sys.modules)))  # what is imported comes after it
-        self._exact = not _NEEDS_EXIT.isdisjoint(sys.modules)
+        # Modules that are not the standard library's end as the interpreter has it.
+        self._exact = not _NEEDS_EXIT.isdisjoint(sys.modules) or any(_foreign(name) for name in loaded)
+        self._coerced = coerced and os.fsencode(coerced)
         self._mark = _mark_address()
+        self._enter = None
         self._rehearse()
+        self._enter = enter
 
     def fork(self, write):
         """Forks. Returns 0 in the child when it has got a request, whose arguments
@@ -85,14 +89,19 @@ class Child:
             self._die_with_parent()
             if _getppid() != self._gateway:
                 _exit(1)
+            if self._enter is not None:
+                self._enter()
             end = 3 + int(fields[2])
             self.args = fields[3:end]
             names, values = fields[end::2], fields[end + 1 :: 2]
+            if self._coerced:  # then no request has a locale either: they are the route's
+                names.append(b"LC_CTYPE")
+                values.append(self._coerced)
             # os.environ has the same dictionary. The zygote has emptied it.
             _environ.update(zip(names, values))
             self._set_environment(list(map(b"=".join, zip(names, values))))
-            if self._mark is not None and names:
-                self._write_mark(names[-1], values[-1])
+            if self._mark is not None and len(fields) > end + 1:
+                self._write_mark(fields[-2], fields[-1])
         except BaseException as exc:
             sock.send(b"failed\0%b\0%b" % (fields[1], os.fsencode(repr(exc))))
             _exit(1)
@@ -195,12 +204,13 @@ class Child:
     def _end(self, status):
         """Ends the process with an exit status, or by the signal -status."""
         quick = _at_exit() and not self._exact
-        names = _imported(self._last)
+        names = _imported(self._last) if quick else []
         if quick and _only_python(names) and _flushed():
             _release(names)
             if _flushed() and status >= 0:
                 _exit(status)
         if status < 0:
+            _flushed()
             _signal.signal(-status, _signal.SIG_DFL)
             os.kill(os.getpid(), -status)
         # The interpreter does it all; a failure has an exit status of its own.
@@ -322,12 +332,21 @@ def _imported(last):
     return names
 
 
+def _foreign(name):
+    """Reports whether a loaded module is not the standard library's."""
+    file = getattr(sys.modules.get(name), "__file__", None)
+    return bool(file) and not standard(file)
+
+
 def _only_python(names):
     """Reports whether modules are Python, or of the standard library: other code may
     have exit handlers of the C library."""
     for name in names:
-        file = getattr(sys.modules[name], "__file__", None)
-        if name in _NEEDS_EXIT or file and not standard(file) and not file.endswith((".py", ".pyc")):
+        try:
+            file = getattr(sys.modules[name], "__file__", None)
+            if name in _NEEDS_EXIT or file and not standard(file) and not file.endswith((".py", ".pyc")):
+                return False
+        except Exception:  # no module, but something that the script has put there
             return False
     return True
 

@@ -60,8 +60,14 @@ class Learner:
         self._used += 1
 
     def tell(self):
-        """Leaves the names of what this child has imported; the last come first, as
-        they are what others need."""
+        """Leaves the names of what this child has imported."""
+        try:
+            self._tell()
+        except Exception:
+            pass  # a module of the script's making has a strange __file__: it tells nothing
+
+    def _tell(self):
+        """The last come first, as they are what others need."""
         at = (self._used - 1) * _SLOT
         if self._used > _SLOTS:
             return

@@ -3,7 +3,7 @@
 
 BEGIN { $^H |= 0x602; ${^WARNING_BITS} = "\0" x 24 }    # see GatecrewWarm.pm
 
-my ($kernel, %own, %made, $input, $folder, $switches);
+my ($kernel, %own, %made, $input, $folder);
 my ($output, $errors) = (51, 52);    # the true descriptors 1 and 2 meanwhile
 my @search = grep { !ref } @INC;
 my @core   = grep { -e "$_/strict.pm" || -e "$_/Config.pm" } @search;
@@ -53,6 +53,7 @@ my $kept = sub {
     my $info = $read->("/proc/self/fdinfo/$fd");
     my ($flags) = $info =~ /^flags:\s*(\d+)/m;
     my ($position) = $info =~ /^pos:\s*(\d+)/m;
+    return "its BEGIN blocks or its modules lock $name" if $info =~ /^lock:/m;
     return "its BEGIN blocks or its modules leave $name open" if $mode != 0100000 || !defined $flags || oct($flags) & 3;
     return { path => "/proc/self/fd/$fd\0", position => 0 + $position, fd => 0 + $fd, name => $name };    # numbers, for syscall
 };
@@ -86,8 +87,6 @@ return (
         my ($line) = $read->($0) =~ /^([^\n]*)/;
         # Perl would run what it names instead.
         return "its first line does not name perl: $line" if $line =~ /^#!/ && $line !~ /perl|indir/;
-        my @words = (split(/\0/, $read->('/proc/self/cmdline')), $line =~ /perl\S*\s+(-.*)/ ? split ' ', $1 : ());
-        $switches = grep { /^-[acnpstTuUwWXfl0-7]*s/ } @words;
 
         # One byte of input: whether it still is there says whether somebody has read.
         pipe $input, my $write or return "no pipe: $!";
@@ -111,7 +110,6 @@ return (
     #   said      what was written to descriptor 2
     #   alarm     the seconds until SIGALRM, 0 for none
     #   files     the files that were left open: path (with its final NUL), position, fd
-    #   switches  whether perl was started with -s
     #   watch     the files that were read, but for what comes with perl
     #   core      the folders of what comes with perl
     #   shadow    the folders where modules are looked for before that
@@ -146,7 +144,7 @@ return (
         }
         my ($folders, $names) = $shadows->();
         return {
-            said => $err, alarm => $alarm, files => \@files, switches => $switches,
+            said => $err, alarm => $alarm, files => \@files,
             watch => [sort keys %watch], core => \@core, shadow => $folders, name => $names,
         };
     },

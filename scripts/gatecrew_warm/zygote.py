@@ -76,6 +76,9 @@ class Zygote:
         code = self._compile()
         policy = self._settings.get("preload", "stdlib")
         loaded = _warm_modules.load(wanted, policy) if wanted else []
+        # Folders that are not there now may be there in a child.
+        for folder in [folder for folder, finder in sys.path_importer_cache.items() if finder is None]:
+            del sys.path_importer_cache[folder]
         if not wanted and policy != "none":
             self._learner = _warm_modules.Learner(_base, policy)
         if _warm_modules.threads() > 1:
@@ -84,7 +87,13 @@ class Zygote:
         main = self._main()
         for name in [name for name in sys.modules if name not in _base and name not in loaded]:
             del sys.modules[name]
-        self._child = _warm_child.Child(self._sock, system, self._script, code, main, self._learner)
+        try:
+            enter = system.layer() if "layer" in self._settings else None
+        except OSError as exc:
+            raise Refused("it can't be kept apart from others (Landlock): %s" % exc)
+        # PEP 538: an interpreter without a locale leaves this to the programs that it starts.
+        coerced = os.environ.get("LC_CTYPE") if b"\0LC_CTYPE=" not in b"\0" + _started_with() else None
+        self._child = _warm_child.Child(self._sock, system, self._script, code, main, self._learner, enter, loaded, coerced)
         share_programs()
         # Collections in the children would write to, and so copy, every object
         # that was made so far.
@@ -130,8 +139,9 @@ class Zygote:
         """Tells the gateway what to look at before it asks for a child."""
         facts = ["ready", "watch=" + self._script, "watch=" + os.__file__]
         if sys.executable:
-            facts.append("watch=" + os.path.realpath(sys.executable))
+            facts += ["watch=" + sys.executable, "watch=" + os.path.realpath(sys.executable)]
         files, tops = _warm_modules.origins(self._loaded)
+        files += _warm_modules.origins(_base)[0]
         facts += ["watch=" + file for file in files]
         if tops:
             facts += ["shadow=" + folder for folder in _warm_modules.folders_before_stdlib()]
@@ -149,13 +159,13 @@ class Zygote:
         self._sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO, _SPARE_SECONDS.to_bytes(word, sys.byteorder) + bytes(word))
         poll = select.poll()
         poll.register(read, select.POLLIN)
-        poll.register(3, 0)  # its end is told all the same
+        poll.register(3, select.POLLRDHUP)
         asked = False
         while True:
             # As long as children wait, a request is for one of them.
             if asked != (self._waiting == 0):
                 asked = not asked
-                poll.modify(3, select.POLLIN if asked else 0)
+                poll.modify(3, select.POLLRDHUP | (select.POLLIN if asked else 0))
             number = 0
             for fd, event in poll.poll():
                 if fd == read:
@@ -163,7 +173,7 @@ class Zygote:
                     self._waiting -= len(news)
                     # x is of one that has waited in vain.
                     self._target = max(0, self._target - news.count(b"x"))
-                elif event & (select.POLLHUP | select.POLLERR):
+                elif event & (select.POLLHUP | select.POLLERR) or event & select.POLLRDHUP and self._over():
                     return None
                 elif self._waiting == 0:
                     self._target = min(most, max(1, self._target * 2))
@@ -187,6 +197,13 @@ class Zygote:
                     if names:
                         self._sock.send(os.fsencode("\0".join(["learned", *names])))
 
+    def _over(self):
+        """Whether the gateway has closed its end, and no request is left."""
+        try:
+            return not self._sock.recv(1, _socket.MSG_PEEK | _socket.MSG_DONTWAIT)
+        except OSError:
+            return False
+
     def _fail(self, errno):
         """Answers a request for which there is no child."""
         if self._waiting:
@@ -202,6 +219,15 @@ class Zygote:
     def run(self, args):
         """Is the life of a child from its request on."""
         self._child.run(args)
+
+
+def _started_with():
+    """The environment that this process was started with."""
+    try:
+        with open("/proc/self/environ", "rb") as file:
+            return file.read()
+    except OSError:
+        return b"\0LC_CTYPE="
 
 
 def _check_interpreter():
