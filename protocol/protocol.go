@@ -75,8 +75,8 @@ func Idempotent(method string) bool {
 	return false
 }
 
-// Label is what logs call a request: its UNIQUE_ID, method and target. By its
-// method it is known whether it may be run twice.
+// Label is what logs call a request: its UNIQUE_ID, its method, which is that of the
+// parameters, and its target.
 type Label struct{ ID, Method, Target string }
 
 // Live is implemented by a Request.Stdin that a client sends at its own pace. A
@@ -192,8 +192,8 @@ type Error struct {
 	// application code, so that it may be given to another worker whatever
 	// its method. When in doubt it is false.
 	Unseen bool
-	// Behind is true where Unseen is false for want of knowledge alone: the
-	// worker died while the request, an idempotent one, stood behind another.
+	// Behind is true when the worker died while the request stood behind another
+	// one: where Unseen is false then, that is for want of knowledge.
 	Behind bool
 	// RetryAfter is when another try makes sense, 0 when that is not known.
 	RetryAfter time.Duration

@@ -724,3 +724,42 @@ func TestWarmLocale(t *testing.T) {
 		t.Errorf("cold %q, warm %q", cold, warm)
 	}
 }
+
+// TestWarmSparesKilled: children that wait for a request are killed, as by the kernel
+// when memory is short. The zygote goes on, and forks others.
+func TestWarmSparesKilled(t *testing.T) {
+	dir := t.TempDir()
+	script := "#!" + systemPython(t) + "\nprint('Content-Type: text/plain\\n\\nhello')\n"
+	if err := os.WriteFile(filepath.Join(dir, "hello.py"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	g := startWarmHost(t, dir, "warm_preload: none").warm
+	awaitWarm(t, g, "/hello.py", 1)
+	zygote := zygoteLine.FindStringSubmatch(g.Stderr())[1]
+	spares := func() (pids []int) {
+		for _, p := range harness.Descendants(g.PID) {
+			command, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", p.PID))
+			if strconv.Itoa(p.PID) != zygote && strings.Contains(string(command), "zygote.py") {
+				pids = append(pids, p.PID)
+			}
+		}
+		return pids
+	}
+	for range 3 {
+		harness.Eventually(t, 10*time.Second, "children wait", func() bool {
+			if len(spares()) == 0 {
+				g.Get("/hello.py")
+			}
+			return len(spares()) > 0
+		})
+		for _, pid := range spares() {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+		if r := g.Get("/hello.py"); r.Body != "hello\n" {
+			t.Fatalf("%d %q", r.Status, r.Body)
+		}
+	}
+	if log := g.Stderr(); strings.Contains(log, "zygote died") || len(zygoteLine.FindAllString(log, -1)) != 1 {
+		t.Errorf("the zygote did not go on:\n%s", log)
+	}
+}

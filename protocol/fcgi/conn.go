@@ -167,7 +167,7 @@ func (c *Conn) Err() error {
 // used up, ClientGone when the body can't be read, and Unavailable when the connection is dead or CloseWrite was called.
 func (c *Conn) Open(req *protocol.Request, ended func()) (*Stream, error) {
 	s := &Stream{conn: c, send: c, stderr: req.Stderr, ended: ended, socket: req.Role == protocol.WebSocket,
-		twice: protocol.Idempotent(req.Label.Method)}
+		held: mayBeHeld(req.Label.Method)}
 	s.wake.L, s.granted.L = &s.mu, &c.w.mu
 	if err := c.start(s, req); err != nil {
 		err.Unseen = true
@@ -483,9 +483,7 @@ func (c *Conn) teardown(kind protocol.Kind, err error) {
 	sent, started := c.w.sent, len(open)
 	if c.ahead > 0 && errors.As(err, &hungUp{}) {
 		// A worker starts its requests in the order in which they came, and
-		// one that has hung up starts no more. It starts one that may be run
-		// once only when the ends of those before are sent, which for others
-		// it may hold back (PROTOCOL.md, section 6).
+		// one that has hung up starts no more.
 		started = c.capacity
 	}
 	c.w.pending = nil
@@ -493,10 +491,16 @@ func (c *Conn) teardown(kind protocol.Kind, err error) {
 	_ = c.nc.Close()
 	slices.SortFunc(open, func(a, b *Stream) int { return cmp.Compare(a.start, b.start) })
 	for i, s := range open {
-		s.fail(&protocol.Error{Kind: kind, Unseen: s.start >= sent || i >= started && !s.twice, Behind: i >= started, Err: err})
+		s.fail(&protocol.Error{Kind: kind, Unseen: s.start >= sent || i >= started && !s.held, Behind: i >= started, Err: err})
 	}
 	close(c.done)
 	callEnded(open)
+}
+
+// mayBeHeld reports whether a worker may have begun a request with this method while
+// it held back the ends of others before (PROTOCOL.md, section 6).
+func mayBeHeld(method string) bool {
+	return method == "GET" || method == "HEAD" || method == "" // not known
 }
 
 func callEnded(streams []*Stream) {

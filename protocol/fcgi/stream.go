@@ -43,7 +43,7 @@ type Stream struct {
 	bulk   int  // what window may become
 	flow   bool // credit is granted; else the read loop waits for Read
 	socket bool // its input are messages
-	twice  bool // it may be run twice
+	held   bool // it may be begun while the ends of others are held back
 	conn   *Conn
 	send   sender
 	ended  func()

@@ -32,6 +32,7 @@ del sys.path[0]
 
 _PACKET = 65536
 _SPARE_SECONDS = 10  # that a child waits for a request
+_PATIENCE = 1000  # milliseconds, after which it is seen to that those who wait are still there
 
 
 class Refused(Exception):
@@ -167,13 +168,16 @@ class Zygote:
                 asked = not asked
                 poll.modify(3, select.POLLRDHUP | (select.POLLIN if asked else 0))
             number = 0
-            for fd, event in poll.poll():
+            events = poll.poll(_PATIENCE if self._waiting else None)
+            if not events and self._queued():
+                self._waiting = 0  # they were killed: nobody takes it
+            for fd, event in events:
                 if fd == read:
                     news = os.read(read, 4096)
-                    self._waiting -= len(news)
+                    self._waiting = max(0, self._waiting - len(news))
                     # x is of one that has waited in vain.
                     self._target = max(0, self._target - news.count(b"x"))
-                elif event & (select.POLLHUP | select.POLLERR) or event & select.POLLRDHUP and self._over():
+                elif event & (select.POLLHUP | select.POLLERR) or event & select.POLLRDHUP and not self._queued():
                     return None
                 elif self._waiting == 0:
                     self._target = min(most, max(1, self._target * 2))
@@ -197,10 +201,10 @@ class Zygote:
                     if names:
                         self._sock.send(os.fsencode("\0".join(["learned", *names])))
 
-    def _over(self):
-        """Whether the gateway has closed its end, and no request is left."""
+    def _queued(self):
+        """Whether there is a request that nobody has taken."""
         try:
-            return not self._sock.recv(1, _socket.MSG_PEEK | _socket.MSG_DONTWAIT)
+            return bool(self._sock.recv(1, _socket.MSG_PEEK | _socket.MSG_DONTWAIT))
         except OSError:
             return False
 
