@@ -193,7 +193,8 @@ type Error struct {
 	// its method. When in doubt it is false.
 	Unseen bool
 	// Behind is true when the worker died while the request stood behind another
-	// one: where Unseen is false then, that is for want of knowledge.
+	// one, or a connection that was kept ended without any answer: where Unseen
+	// is false then, that is for want of knowledge.
 	Behind bool
 	// RetryAfter is when another try makes sense, 0 when that is not known.
 	RetryAfter time.Duration

@@ -325,8 +325,8 @@ const (
 
 // another decides whether a request that failed before its response head is
 // given to one more worker. The rule: always when no application can have seen
-// it; when one may have acted on it, only once, if the method is idempotent and
-// the site allows it.
+// it; when one may have acted on it, only if the method is idempotent and the site
+// allows it, and only once unless it is likely that none has.
 func (t *tries) another(err error, method string, route *site.Route) bool {
 	var e *protocol.Error
 	switch {

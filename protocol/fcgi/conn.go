@@ -256,7 +256,7 @@ func (c *Conn) addLocked(s *Stream) *protocol.Error {
 		return &protocol.Error{Kind: protocol.Overloaded, Err: fmt.Errorf("fcgi: all of %d request ids are in use", c.open)}
 	}
 	if n := len(c.free); n > 0 {
-		s.id, c.free = c.free[n-1], c.free[:n-1]
+		s.id, c.free, s.again = c.free[n-1], c.free[:n-1], true
 		c.streams[s.id-1] = s
 	} else {
 		c.streams = append(c.streams, s)
@@ -491,7 +491,10 @@ func (c *Conn) teardown(kind protocol.Kind, err error) {
 	_ = c.nc.Close()
 	slices.SortFunc(open, func(a, b *Stream) int { return cmp.Compare(a.start, b.start) })
 	for i, s := range open {
-		s.fail(&protocol.Error{Kind: kind, Unseen: s.start >= sent || i >= started && !s.held, Behind: i >= started, Err: err})
+		// An application that ends, or ends its connection, behind an answer has
+		// most often not seen what was sent to it meanwhile.
+		behind := i >= started || !s.flow && s.again && errors.As(err, &hungUp{}) && s.unanswered()
+		s.fail(&protocol.Error{Kind: kind, Unseen: s.start >= sent || i >= started && !s.held, Behind: behind, Err: err})
 	}
 	close(c.done)
 	callEnded(open)

@@ -2,6 +2,7 @@ package fcgi
 
 import (
 	"errors"
+	"io"
 	"net"
 	"testing"
 
@@ -53,6 +54,40 @@ func TestWhatADeadWorkerHadNotSeen(t *testing.T) {
 		var e *protocol.Error
 		if !errors.As(err, &e) || e.Unseen != want.unseen || e.Behind != want.behind {
 			t.Errorf("request %d, %s: %+v, want %+v", i+1, methods[i], e, want)
+		}
+	}
+}
+
+// TestKeptConnectionThatEnds: a foreign application that hangs up behind an answer has
+// most often not seen the next request, if it has said nothing of it.
+func TestKeptConnectionThatEnds(t *testing.T) {
+	for _, test := range []struct {
+		about  string
+		before int    // requests that were answered on the connection
+		said   string // of the answer to the last one
+		want   bool
+	}{
+		{"the first request", 0, "", false},
+		{"the second", 1, "", true},
+		{"the second, half answered", 1, "Content-", false},
+	} {
+		c, p := foreign(t, Options{})
+		for range test.before {
+			s := mustOpen(t, c, get(nil), nil)
+			p.request(1)
+			p.end(1, 0, 0)
+			mustRead(t, s, "", 0)
+		}
+		s := mustOpen(t, c, get(nil), nil)
+		p.request(1)
+		if test.said != "" {
+			p.send(typeStdout, 1, []byte(test.said))
+		}
+		p.nc.Close()
+		_, err := io.ReadAll(s)
+		var e *protocol.Error
+		if !errors.As(err, &e) || e.Kind != protocol.Died || e.Unseen || e.Behind != test.want {
+			t.Errorf("%s: %+v, want behind %v", test.about, e, test.want)
 		}
 	}
 }

@@ -44,6 +44,7 @@ type Stream struct {
 	flow   bool // credit is granted; else the read loop waits for Read
 	socket bool // its input are messages
 	held   bool // it may be begun while the ends of others are held back
+	again  bool // it has the id of a request before
 	conn   *Conn
 	send   sender
 	ended  func()
@@ -324,6 +325,13 @@ func (s *Stream) fail(err *protocol.Error) {
 	tell := s.wakeLocked()
 	s.mu.Unlock()
 	tell()
+}
+
+// unanswered reports whether nothing has come of the answer.
+func (s *Stream) unanswered() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.began
 }
 
 // notify wakes the reader.
