@@ -101,11 +101,7 @@ func (w *warmFiles) shadowed() string {
 		if state == f.state {
 			continue
 		}
-		entries, err := os.ReadDir(f.path)
-		if err != nil {
-			f.state = state
-			continue // a script can't import from it either
-		}
+		entries, _ := os.ReadDir(f.path) // where that fails a script can't import from it either
 		for _, entry := range entries {
 			for _, name := range w.names {
 				rest, ok := strings.CutPrefix(entry.Name(), name)

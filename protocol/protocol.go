@@ -65,16 +65,6 @@ type Request struct {
 	Returned bool
 }
 
-// Idempotent reports whether a request with this method may be run twice
-// (RFC 9110, section 9.2.2).
-func Idempotent(method string) bool {
-	switch method {
-	case "GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE":
-		return true
-	}
-	return false
-}
-
 // Label is what logs call a request: its UNIQUE_ID, its method, which is that of the
 // parameters, and its target.
 type Label struct{ ID, Method, Target string }

@@ -104,7 +104,7 @@ func (r *Remote) Open(ctx context.Context, req *protocol.Request) (protocol.Exch
 // others can idle away, but for a request that can't be replayed the oldest,
 // which is the surest not to be on its way to be closed.
 func (r *Remote) connect(ctx context.Context, method string) (conn *fcgi.Conn, kept bool, err error) {
-	replayable := protocol.Idempotent(method)
+	replayable := Idempotent(method)
 	for {
 		i, ok := r.pop(replayable)
 		if !ok {
@@ -131,6 +131,16 @@ func (r *Remote) connect(ctx context.Context, method string) (conn *fcgi.Conn, k
 		return nil, false, &protocol.Error{Kind: kind, Unseen: true, Err: err}
 	}
 	return fcgi.NewConn(c, fcgi.Options{}), false, nil
+}
+
+// Idempotent reports whether a request with this method may be sent twice
+// (RFC 9110, section 9.2.2).
+func Idempotent(method string) bool {
+	switch method {
+	case "GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE":
+		return true
+	}
+	return false
 }
 
 func (r *Remote) pop(youngest bool) (idleConn, bool) {

@@ -340,7 +340,7 @@ func (t *tries) another(err error, method string, route *site.Route) bool {
 		return now.Sub(t.first) < maxReturned
 	}
 	t.failed++
-	replayable := route.ReplayIdempotent && protocol.Idempotent(method)
+	replayable := route.ReplayIdempotent && backend.Idempotent(method)
 	if e.Unseen || e.Behind && replayable {
 		return t.failed < maxFailed && e.Kind != protocol.Overloaded && e.Kind != protocol.Refused
 	}

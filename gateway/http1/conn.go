@@ -171,11 +171,8 @@ func (c *Conn) answer(content []byte, rest int) {
 	c.next.Store(rest > 0)
 	done := true
 	c.guard(func() { done = c.handler.Answer(&c.request, content) })
-	early := c.takeEarly()
-	if early > 0 {
-		c.next.Store(true)
-	}
-	if done || c.await(rest+early > 0) {
+	c.takeEarly()
+	if done || c.await() {
 		return
 	}
 	c.watch.begin()
@@ -183,23 +180,22 @@ func (c *Conn) answer(content []byte, rest int) {
 	c.takeEarly()
 }
 
-// takeEarly ends the watching over the client, and returns how much that has brought.
-func (c *Conn) takeEarly() int {
-	early := c.watch.end(c.nc)
-	if len(early) > 0 {
+// takeEarly ends the watching over the client, and takes what that has brought.
+func (c *Conn) takeEarly() {
+	if early := c.watch.end(c.nc); len(early) > 0 {
+		c.next.Store(true)
 		c.buf = append(c.buf[:c.end], early...)
 		c.end = len(c.buf)
 		c.buf = c.buf[:cap(c.buf)]
 	}
-	return len(early)
 }
 
 // await waits for Answered, and for the client's next request, whichever comes
 // first. So who answers need not wake anybody: what comes next is either that
-// request or the end of the client. With more that request is there, or a part of it,
-// and the client is watched in the other way. It returns false when Resume is due.
-func (c *Conn) await(more bool) (done bool) {
-	if more || c.end == len(c.buf) || c.server.stopping.Load() {
+// request or the end of the client. Where that request is there already, or a part of
+// it, the client is watched in the other way. It returns false when Resume is due.
+func (c *Conn) await() (done bool) {
+	if c.next.Load() || c.end == len(c.buf) || c.server.stopping.Load() {
 		c.watch.begin()
 		c.watch.want()
 		defer c.takeEarly()

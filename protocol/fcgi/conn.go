@@ -263,7 +263,7 @@ func (c *Conn) addLocked(s *Stream) *protocol.Error {
 		s.id = uint16(len(c.streams))
 	}
 	c.open++
-	s.window, s.bulk, s.credited = c.window, c.bulk, c.window
+	s.window, s.credited = c.window, c.window
 	s.flow, s.credit = c.flow, c.peerWindow
 	return nil
 }
@@ -481,7 +481,8 @@ func (c *Conn) teardown(kind protocol.Kind, err error) {
 		}
 	}
 	sent, started := c.w.sent, len(open)
-	if c.ahead > 0 && errors.As(err, &hungUp{}) {
+	byPeer := errors.As(err, &hungUp{})
+	if c.ahead > 0 && byPeer {
 		// A worker starts its requests in the order in which they came, and
 		// one that has hung up starts no more.
 		started = c.capacity
@@ -493,7 +494,7 @@ func (c *Conn) teardown(kind protocol.Kind, err error) {
 	for i, s := range open {
 		// An application that ends, or ends its connection, behind an answer has
 		// most often not seen what was sent to it meanwhile.
-		behind := i >= started || !s.flow && s.again && errors.As(err, &hungUp{}) && s.unanswered()
+		behind := i >= started || byPeer && !s.flow && s.again && s.unanswered()
 		s.fail(&protocol.Error{Kind: kind, Unseen: s.start >= sent || i >= started && !s.held, Behind: behind, Err: err})
 	}
 	close(c.done)

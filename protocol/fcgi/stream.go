@@ -40,7 +40,6 @@ type sender interface {
 type Stream struct {
 	id     uint16
 	window int  // bytes of STDOUT that the application may be ahead of Read
-	bulk   int  // what window may become
 	flow   bool // credit is granted; else the read loop waits for Read
 	socket bool // its input are messages
 	held   bool // it may be begun while the ends of others are held back
@@ -162,10 +161,10 @@ func (s *Stream) consumeLocked(n int) (grant int) {
 		return 0
 	}
 	grant, s.consumed = s.consumed, 0
-	if s.window < s.bulk {
+	if bulk := s.conn.bulk; s.window < bulk {
 		now := time.Now()
 		if now.Sub(s.grantedAt) < bulkTime {
-			more := min(s.window, s.bulk-s.window)
+			more := min(s.window, bulk-s.window)
 			s.window += more
 			grant += more
 		}
