@@ -35,7 +35,7 @@ _BOTTOM = compile("run(code, names)", "sys", "eval")
 class Child:
     """What a child needs to know; the zygote has made it before."""
 
-    def __init__(self, sock, system, script, code, main, learner, enter, loaded, coerced):
+    def __init__(self, sock, system, script, code, main, learner, enter, loaded):
         self.args = None
         self._sock = sock
         self._fork = system.fork
@@ -51,8 +51,9 @@ class Child:
         self._last = next(reversed(list(sys.modules)))  # what is imported comes after it
         # Modules that are not the standard library's end as the interpreter has it.
         self._exact = not _NEEDS_EXIT.isdisjoint(sys.modules) or any(_foreign(name) for name in loaded)
-        self._coerced = coerced and os.fsencode(coerced)
-        self._mark = _mark_address()
+        environ = _started_with()
+        self._coerced = _coerced(environ)
+        self._mark = _mark_address(environ)
         self._enter = None
         self._rehearse()
         self._enter = enter
@@ -217,12 +218,27 @@ class Child:
         sys.exit(status)
 
 
-def _mark_address():
-    """Returns where this process's environment has the value of GATECREW_INSTANCE,
-    and its length; None if that can't be known."""
+def _started_with():
+    """The environment that this process was started with, b"" if that can't be known."""
     try:
         with open("/proc/self/environ", "rb") as file:
-            environ = file.read()
+            return file.read()
+    except OSError:
+        return b""
+
+
+def _coerced(environ):
+    """Returns the LC_CTYPE that an interpreter started without a locale leaves to the
+    programs that it starts (PEP 538), None for none."""
+    if not environ or any(entry.startswith(b"LC_CTYPE=") for entry in environ.split(b"\0")):
+        return None
+    return _environ.get(b"LC_CTYPE")
+
+
+def _mark_address(environ):
+    """Returns where that has the value of GATECREW_INSTANCE, and its length; None if
+    that can't be known."""
+    try:
         with open("/proc/self/stat", "rb") as file:
             start = int(file.read().rpartition(b")")[2].split()[47])  # env_start of proc_pid_stat(5)
     except (OSError, ValueError, IndexError):

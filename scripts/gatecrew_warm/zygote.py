@@ -92,9 +92,7 @@ class Zygote:
             enter = system.layer() if "layer" in self._settings else None
         except OSError as exc:
             raise Refused("it can't be kept apart from others (Landlock): %s" % exc)
-        # PEP 538: an interpreter without a locale leaves this to the programs that it starts.
-        coerced = os.environ.get("LC_CTYPE") if b"\0LC_CTYPE=" not in b"\0" + _started_with() else None
-        self._child = _warm_child.Child(self._sock, system, self._script, code, main, self._learner, enter, loaded, coerced)
+        self._child = _warm_child.Child(self._sock, system, self._script, code, main, self._learner, enter, loaded)
         share_programs()
         # Collections in the children would write to, and so copy, every object
         # that was made so far.
@@ -142,7 +140,7 @@ class Zygote:
         if sys.executable:
             facts += ["watch=" + sys.executable, "watch=" + os.path.realpath(sys.executable)]
         files, tops = _warm_modules.origins(self._loaded)
-        files += _warm_modules.origins(_base)[0]
+        files += _warm_modules.origins(_base - {"__main__"})[0]
         facts += ["watch=" + file for file in files]
         if tops:
             facts += ["shadow=" + folder for folder in _warm_modules.folders_before_stdlib()]
@@ -223,15 +221,6 @@ class Zygote:
     def run(self, args):
         """Is the life of a child from its request on."""
         self._child.run(args)
-
-
-def _started_with():
-    """The environment that this process was started with."""
-    try:
-        with open("/proc/self/environ", "rb") as file:
-            return file.read()
-    except OSError:
-        return b"\0LC_CTYPE="
 
 
 def _check_interpreter():

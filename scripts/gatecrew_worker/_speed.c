@@ -2104,15 +2104,6 @@ answer_with_parts(Handler *self, Response *response, Request *request, PyObject 
     return left == NULL ? -1 : 0;
 }
 
-/* What is held back before the application is called, as _wsgi.Handler has it:
- * others only before a GET or a HEAD, whose own answer may be, too. */
-static int
-hold_nothing_but(Loop *loop, int held)
-{
-    loop->alone = !held;
-    return held ? 0 : flush(loop);
-}
-
 /* Answers one request, as _wsgi.Handler does. */
 static int
 handle(Handler *self, Request *request)
@@ -2131,7 +2122,10 @@ handle(Handler *self, Request *request)
     int get = method != NULL && PyUnicode_CompareWithASCIIString(method, "GET") == 0;
     if (method != NULL && PyUnicode_CompareWithASCIIString(method, "HEAD") == 0)
         response->is_head = 1;
-    if (hold_nothing_but(CAST(Loop, self->loop), get || response->is_head) < 0) {
+    /* _HELD_METHODS of _wsgi.py */
+    Loop *loop = CAST(Loop, self->loop);
+    loop->alone = !get && !response->is_head;
+    if (loop->alone && flush(loop) < 0) {
         Py_DECREF(environ);
         drop_things(&things);
         return -1;
