@@ -13,7 +13,7 @@ func TestWarmPackets(t *testing.T) {
 		t.Errorf("%q, want %q", got, want)
 	}
 	start := strings.Split(string(appendStart(nil, 4, "stdlib", true, []string{"a.b", "c"})), "\x00")
-	if !slices.Contains(start, "spares=4") || !slices.Contains(start, "module=a.b") || start[0] != "start" {
+	if !slices.Contains(start, "spares=4") || !slices.Contains(start, "module=a.b") || !slices.Contains(start, "layer=1") || start[0] != "start" {
 		t.Errorf("%q", start)
 	}
 	for packet, want := range map[string]warmPacket{

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"testing"
 
-	"gatecrew/procpool/confine"
 	"gatecrew/test/harness"
 )
 
@@ -122,10 +121,8 @@ func TestTestsOfTheTableOfFeatures(t *testing.T) {
 // TestExamplesOfTheDocumentation: a configuration that a page shows is one that
 // gatecrew takes. What it shows in part is completed by a site.
 func TestExamplesOfTheDocumentation(t *testing.T) {
-	needRoot(t) // for user
-	if err := confine.LandlockError(); err != nil {
-		t.Skip("an example uses Landlock, which needs a kernel that has it: ", err)
-	}
+	needRoot(t)     // for user
+	needLandlock(t) // for an example
 	var account *user.User
 	for _, known := range []string{"www-data", "nobody"} { // stands for the user of the examples
 		if u, err := user.Lookup(known); err == nil {

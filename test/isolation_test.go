@@ -28,6 +28,14 @@ func needRoot(t *testing.T) {
 	}
 }
 
+// needLandlock ends a test of what only a kernel with Landlock gives.
+func needLandlock(t *testing.T) {
+	t.Helper()
+	if err := confine.LandlockError(); err != nil {
+		t.Skip("it needs a kernel with Landlock, without which a gateway that is to use it does not start: ", err)
+	}
+}
+
 // publicDir is a folder that every user can read, with the application of these
 // tests in it: as confined.py, and as a script of the folder cgi.
 func publicDir(t *testing.T) string {
@@ -94,9 +102,7 @@ func askConfined(t *testing.T, g *harness.Gateway, path string) (r confinedRepor
 // can be asked for at once.
 func TestConfinedApplications(t *testing.T) {
 	needRoot(t)
-	if err := confine.LandlockError(); err != nil {
-		t.Skip(err)
-	}
+	needLandlock(t)
 	dir := publicDir(t)
 	outside, writable := filepath.Join(dir, "outside"), filepath.Join(dir, "writable")
 	if err := errors.Join(os.WriteFile(outside, []byte("secret\n"), 0o644), os.Mkdir(writable, 0o777), os.Chmod(writable, 0o777), os.Mkdir(filepath.Join(dir, "app"), 0o755),

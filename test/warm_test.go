@@ -639,6 +639,7 @@ func TestWarmConfined(t *testing.T) {
 // script, nor at what it was forked from.
 func TestWarmApart(t *testing.T) {
 	needRoot(t)
+	needLandlock(t)
 	dir := publicDir(t)
 	const head = "Content-Type: text/plain\n\n"
 	// It says who it is, waits until its FIFO is opened, or tries to read what

@@ -83,16 +83,20 @@ func direct(c *Conn, p *cgi.Plain, body []byte) bool {
 // answeredElsewhere has another goroutine answer, as an application's does.
 func answeredElsewhere(c *Conn, p *cgi.Plain, body []byte) bool {
 	text := p.Method + " " + p.Target + " " + string(body)
-	go func() {
-		b := fmt.Appendf(nil, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(text), text)
-		n, err := c.TryWrite(b)
-		whole := n == len(b) && err == nil
-		if !whole {
-			unsentOf.Store(c, b[n:])
-		}
-		c.Answered(whole)
-	}()
+	go answerNow(c, text)
 	return false
+}
+
+// answerNow answers as far as the client takes it at once, and leaves the rest to
+// Resume.
+func answerNow(c *Conn, text string) {
+	b := fmt.Appendf(nil, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(text), text)
+	n, err := c.TryWrite(b)
+	whole := n == len(b) && err == nil
+	if !whole {
+		unsentOf.Store(c, b[n:])
+	}
+	c.Answered(whole)
 }
 
 // unixSocket is a path for one, which is short enough.
@@ -193,9 +197,7 @@ func TestHalfClosed(t *testing.T) {
 				c.Answered(false)
 				return
 			}
-			b := "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwhole"
-			n, err := c.TryWrite([]byte(b))
-			c.Answered(n == len(b) && err == nil)
+			answerNow(c, "whole")
 		}()
 		return false
 	}})
@@ -454,9 +456,7 @@ func TestStopBetweenTwo(t *testing.T) {
 				return direct(c, p, body)
 			}
 			go func() {
-				b := "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1"
-				n, err := c.TryWrite([]byte(b))
-				c.Answered(n == len(b) && err == nil)
+				answerNow(c, "1")
 				(<-stop)()
 			}()
 			return false
