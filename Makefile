@@ -58,7 +58,7 @@ fuzz: ## run every fuzz function for FUZZTIME=30s each, and the C extension agai
 soak: setup ## the long runs: the same tests with SOAK=1
 	SOAK=1 go test -race -count=1 -p 1 -timeout 6h ./...
 
-bench: build ## gatecrew beside its peers, an hour; SUITES="wsgi asgi" ROUNDS=3
+bench: build ## gatecrew beside its peers, half an hour; SUITES="wsgi asgi" ROUNDS=3
 	bench/setup.sh
 	bench/bench.py $(SUITES) --rounds $(ROUNDS) --seconds $(SECONDS) --output .build/bench/results.json --publish
 
