@@ -133,9 +133,7 @@ func (h *Hub) Serve(w http.ResponseWriter, r *http.Request, header http.Header, 
 
 // run carries messages until the end.
 func (c *Conn) run() {
-	if !c.hub.add(c) {
-		c.Shut(codeGoingAway, goingAway)
-	}
+	c.hub.add(c)
 	if d, ok := c.app.(interface{ OnDrain(func()) }); ok {
 		d.OnDrain(func() { go c.Shut(codeServiceRestart, "the application restarts") })
 	}

@@ -22,7 +22,11 @@ const (
 	codeTryAgainLater  = 1013
 )
 
-const goingAway = "the server stops" // the reason of codeGoingAway
+// Why connections end with the server.
+const (
+	goingAway = "the server stops" // the reason of codeGoingAway
+	givenUp   = "the server stops at once"
+)
 
 // closeTimeout is how long a client may take to answer a close frame, and to
 // take what is sent before it.
@@ -45,6 +49,8 @@ type Hub struct {
 	ring     Conn // its next is the oldest
 	open     int
 	stopping bool
+	hurried  bool          // all are cut off, whoever comes is too
+	cut      int           // how many were
 	gone     chan struct{} // closed when the last one has gone; nil while nobody waits
 	interval time.Duration // between two rounds
 	afoot    bool
@@ -81,9 +87,9 @@ func (h *Hub) leave() {
 	}
 }
 
-// add takes in a connection that has entered. The result is false when the hub
-// is stopping.
-func (h *Hub) add(c *Conn) bool {
+// add takes in a connection that has entered, and ends it if the hub is
+// stopping.
+func (h *Hub) add(c *Conn) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	last := h.ring.previous
@@ -102,7 +108,13 @@ func (h *Hub) add(c *Conn) bool {
 	c.opened = h.clock.Load()
 	c.lastPing = c.opened
 	c.spoken.Store(c.opened)
-	return !h.stopping
+	switch {
+	case h.hurried:
+		h.cut++
+		go c.abandon(givenUp)
+	case h.stopping:
+		go c.Shut(codeGoingAway, goingAway)
+	}
 }
 
 func (h *Hub) remove(c *Conn) {
@@ -168,24 +180,13 @@ func (h *Hub) round(now int64) {
 	}
 }
 
-// all are the connections at this moment.
-func (h *Hub) all() []*Conn {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	conns := make([]*Conn, 0, h.open)
-	for c := h.ring.next; c != &h.ring; c = c.next {
-		conns = append(conns, c)
-	}
-	return conns
-}
-
 // Stop closes all connections with 1001, going away, and those that are still
 // to come.
 func (h *Hub) Stop() {
 	h.mu.Lock()
+	defer h.mu.Unlock()
 	h.stopping = true
-	h.mu.Unlock()
-	for _, c := range h.all() {
+	for c := h.ring.next; c != &h.ring; c = c.next {
 		go c.Shut(codeGoingAway, goingAway)
 	}
 }
@@ -207,10 +208,15 @@ func (h *Hub) Wait(ctx context.Context) (cut int) {
 		return 0
 	case <-ctx.Done():
 	}
-	conns := h.all()
-	for _, c := range conns {
-		go c.abandon("the server stops at once")
+	h.mu.Lock()
+	h.hurried = true
+	for c := h.ring.next; c != &h.ring; c = c.next {
+		h.cut++
+		go c.abandon(givenUp)
 	}
+	h.mu.Unlock()
 	<-gone
-	return len(conns)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.cut
 }

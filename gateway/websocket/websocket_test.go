@@ -525,14 +525,32 @@ func TestStopAndDrain(t *testing.T) {
 			}
 		}
 	}
-	r := open(t, Options{}) // a client that does not answer, and has only just come
-	r.hub.Stop()
+}
+
+// TestCutOff has two clients that do not answer: one that is there, and one
+// whose connection is counted and not carried yet when all are cut off.
+func TestCutOff(t *testing.T) {
+	hub := NewHub(time.Minute, 64<<20)
+	there := openAt(t, hub, Options{})
+	hub.first()
+	hub.enter()
+	hub.Stop()
 	hurry, cancel := context.WithCancel(context.Background())
 	cancel()
-	if cut := r.hub.Wait(hurry); cut != 1 {
-		t.Errorf("%d connections were cut off, not one", cut)
+	cut := make(chan int)
+	go func() { cut <- hub.Wait(hurry) }()
+	there.end()
+
+	late := carry(t, hub, Options{})
+	if n := <-cut; n != 2 {
+		t.Errorf("%d connections were cut off, not two", n)
 	}
-	r.end()
+	if code := late.app.told(t); code != codeAbnormal {
+		t.Errorf("the application of the late one was told %d", code)
+	}
+	if e := late.end(); e.Code != codeAbnormal {
+		t.Errorf("the late one ended with %+v", e)
+	}
 }
 
 // still makes the hub's clock one that only the test moves.
@@ -548,22 +566,37 @@ func still(h *Hub) func(time.Duration) {
 }
 
 func openStill(t *testing.T, o Options) (*rig, func(time.Duration)) {
-	var pass func(time.Duration)
 	hub := NewHub(time.Minute, 64<<20)
-	pass = still(hub)
-	r := &rig{t: t, app: newFakeApp(), hub: hub, ended: make(chan Result, 1)}
-	o.MaxMessage = 1 << 20
-	client, server := net.Pipe()
+	pass := still(hub)
 	hub.enter()
+	r := carry(t, hub, o)
+	hub.first()
+	return r, pass
+}
+
+// carry begins to carry a connection that has entered the hub.
+func carry(t *testing.T, hub *Hub, o Options) *rig {
+	client, server := net.Pipe()
+	r := &rig{Conn: client, t: t, in: bufio.NewReader(client), app: newFakeApp(), hub: hub, ended: make(chan Result, 1), options: &o}
+	o.MaxMessage = 1 << 20
 	conn := &Conn{hub: hub, transport: &upgraded{Conn: server}, app: r.app, options: &o, giving: make(chan struct{}, 1),
 		ended: func(e Result) { r.ended <- e }}
 	go conn.run()
-	r.Conn, r.in = client, bufio.NewReader(client)
-	for len(hub.all()) == 0 {
+	t.Cleanup(func() { client.Close(); r.app.Close() })
+	return r
+}
+
+// first waits for the first connection.
+func (h *Hub) first() *Conn {
+	for {
+		h.mu.Lock()
+		c := h.ring.next
+		h.mu.Unlock()
+		if c != &h.ring {
+			return c
+		}
 		time.Sleep(time.Millisecond)
 	}
-	t.Cleanup(func() { client.Close(); r.app.Close() })
-	return r, pass
 }
 
 // settled waits until what was read on either side is known to be written.
@@ -575,7 +608,7 @@ func (c *Conn) settled() {
 
 func TestPings(t *testing.T) {
 	r, pass := openStill(t, Options{PingInterval: 20 * time.Second, PingTimeout: 10 * time.Second})
-	conn := r.hub.all()[0]
+	conn := r.hub.first()
 	go r.app.echo()
 	pass(19 * time.Second)
 	for range 2 {
@@ -609,7 +642,7 @@ func TestASlowApplicationIsNotTheClientsSilence(t *testing.T) {
 	r, pass := openStill(t, Options{PingInterval: 20 * time.Second, PingTimeout: 10 * time.Second})
 	r.send(true, ws.OpText, "a")   // nobody reads it
 	go io.Copy(io.Discard, r.Conn) // the client takes the pings
-	conn := r.hub.all()[0]
+	conn := r.hub.first()
 	for !conn.stalled.Load() {
 		time.Sleep(time.Millisecond)
 	}
@@ -627,7 +660,7 @@ func TestASlowApplicationIsNotTheClientsSilence(t *testing.T) {
 func TestAClientThatTakesNothing(t *testing.T) {
 	r, pass := openStill(t, Options{})
 	go r.app.send(protocol.Text, []byte("hallo"))
-	conn := r.hub.all()[0]
+	conn := r.hub.first()
 	for conn.writing.Load() == 0 {
 		time.Sleep(time.Millisecond)
 	}
@@ -647,7 +680,7 @@ func TestAClientThatTakesNothing(t *testing.T) {
 // stands behind it.
 func TestASlowClientIsNotSilent(t *testing.T) {
 	r, pass := openStill(t, Options{PingInterval: 2 * time.Second, PingTimeout: 2 * time.Second})
-	conn := r.hub.all()[0]
+	conn := r.hub.first()
 	for range 10 { // frames of which each takes almost too long
 		go r.app.send(protocol.Binary, make([]byte, 1000))
 		for conn.writing.Load() == 0 {
@@ -669,7 +702,7 @@ func TestASlowClientIsNotSilent(t *testing.T) {
 
 func TestIdleAndOld(t *testing.T) {
 	r, pass := openStill(t, Options{IdleTimeout: time.Minute, PingInterval: 50 * time.Second})
-	conn := r.hub.all()[0]
+	conn := r.hub.first()
 	go r.app.echo()
 	pass(49 * time.Second)
 	r.send(true, ws.OpText, "a") // counts, and so does what comes back
