@@ -15,6 +15,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"gatecrew/gateway/listen"
 	"gatecrew/protocol/cgi"
 	"gatecrew/protocol/nonblock"
 )
@@ -49,6 +50,7 @@ type Conn struct {
 	server  *Server
 	nc      net.Conn
 	socket  *nonblock.Socket // nc's; nil when nc is of another kind
+	counted *listen.UnixConn // nc, if that is one
 	remote  string           // its client, as http.Request.RemoteAddr has it
 	handler Handler
 	request cgi.Plain
@@ -77,6 +79,9 @@ const (
 
 func newConn(s *Server, nc net.Conn) *Conn {
 	c := &Conn{server: s, nc: nc, buf: make([]byte, readSize), socket: nonblock.New(nc), back: make(chan struct{}, 1)}
+	if c.counted, _ = nc.(*listen.UnixConn); c.counted != nil {
+		c.socket = nonblock.New(c.counted.UnixConn)
+	}
 	c.request.Local = cgi.LocalEndpoint(nc.LocalAddr())
 	if addr := nc.RemoteAddr(); addr != nil {
 		c.remote = addr.String()
@@ -253,7 +258,16 @@ func (c *Conn) TryWrite(p []byte) (n int, err error) {
 	if c.socket == nil {
 		return 0, nil
 	}
-	return c.socket.Write(p)
+	n, err = c.socket.Write(p)
+	c.count(n)
+	return n, err
+}
+
+// count counts what was written beside nc's Write.
+func (c *Conn) count(n int) {
+	if c.counted != nil {
+		c.counted.Wrote(n)
+	}
 }
 
 // read reads from the client, once.
@@ -360,7 +374,7 @@ func (c *Conn) skipLineEnds() {
 // connection that is closed while the client still sends is reset, and what was
 // under way to it is lost (RFC 9112, section 9.6).
 func (c *Conn) linger() {
-	if half, ok := c.nc.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
+	if half, ok := c.nc.(halfCloser); ok && half.CloseWrite() == nil {
 		_ = c.nc.SetReadDeadline(time.Now().Add(500 * time.Millisecond)) // net/http's time
 		_, _ = io.Copy(io.Discard, c.nc)
 	}
@@ -381,6 +395,7 @@ func (c *Conn) Write(p ...[]byte) (n int, err error) {
 		parts := net.Buffers(p)
 		all, err = parts.WriteTo(c.nc)
 		n = int(all)
+		c.count(n)
 	}
 	if err != nil {
 		c.broken = true

@@ -21,6 +21,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
+	"gatecrew/gateway/listen"
 	"gatecrew/protocol/cgi"
 )
 
@@ -145,6 +146,30 @@ func TestPipelined(t *testing.T) {
 	}
 }
 
+// TestWritten: with what is written to a Unix socket it is told whether its client
+// stands still, however it is written.
+func TestWritten(t *testing.T) {
+	sent, long := make(chan int, 1), make([]byte, 1<<20)
+	s := startServers(t, serversConfig{network: "unix", addr: unixSocket(t), answer: func(c *Conn, p *cgi.Plain, body []byte) bool {
+		before := c.counted.Written()
+		for _, parts := range [][][]byte{{long}, {long[:5], long[:7]}, {long, long}} {
+			if _, err := c.Write(parts...); err != nil {
+				t.Error(err)
+			}
+		}
+		sent <- int(c.counted.Written() - before)
+		return true
+	}})
+	c := dial(t, s.addr)
+	send(t, c, "GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+	if _, err := io.CopyN(io.Discard, c, 3<<20+12); err != nil {
+		t.Fatal(err)
+	}
+	if n := <-sent; n != 3<<20+12 {
+		t.Errorf("%d bytes were counted, not %d", n, 3<<20+12)
+	}
+}
+
 // TestBytewise: heads and bodies that come byte by byte are plain ones.
 func TestBytewise(t *testing.T) {
 	s := startServers(t, serversConfig{handler: echo, answer: direct})
@@ -264,8 +289,9 @@ func eventually(t testing.TB, what string, is func() bool) {
 }
 
 func TestKeptMethods(t *testing.T) {
-	for _, nc := range []net.Conn{&begunTCP{}, &begunUnix{}} {
-		if _, ok := nc.(interface{ CloseWrite() error }); !ok {
+	for _, nc := range []net.Conn{&net.TCPConn{}, &listen.UnixConn{}} {
+		begun, _ := withBegun(nc, nil)
+		if _, ok := begun.(halfCloser); !ok {
 			t.Errorf("%T: net/http could not half-close it", nc)
 		}
 	}

@@ -32,14 +32,14 @@ func withBegun(nc net.Conn, read []byte) (conn net.Conn, taken chan struct{}) {
 	switch c := nc.(type) {
 	case *net.TCPConn:
 		return &begunTCP{c, b}, b.taken
-	case *net.UnixConn:
-		return &begunUnix{c, b}, b.taken
+	case halfCloser:
+		return &begunHalf{c, b}, b.taken
 	}
 	return &begunOther{nc, b}, b.taken
 }
 
-// begunTCP and begunUnix are two, so that each has the methods of its socket:
-// net/http uses sendfile(2) with what has them.
+// begunTCP has the methods of its socket: net/http uses sendfile(2) with what has
+// them.
 type begunTCP struct {
 	*net.TCPConn
 	begun
@@ -65,20 +65,27 @@ func (c *begunTCP) WriteTo(w io.Writer) (int64, error) {
 // NetConn is the connection itself, as tls.Conn has it.
 func (c *begunTCP) NetConn() net.Conn { return c.TCPConn }
 
-type begunUnix struct {
-	*net.UnixConn
+// halfCloser is a connection whose two directions end one by one, as those of
+// Unix sockets.
+type halfCloser interface {
+	net.Conn
+	CloseWrite() error
+}
+
+type begunHalf struct {
+	halfCloser
 	begun
 }
 
-func (c *begunUnix) Read(p []byte) (int, error) {
+func (c *begunHalf) Read(p []byte) (int, error) {
 	if n, ok := c.take(p); ok {
 		return n, nil
 	}
-	return c.UnixConn.Read(p)
+	return c.halfCloser.Read(p)
 }
 
 // NetConn is the connection itself, as tls.Conn has it.
-func (c *begunUnix) NetConn() net.Conn { return c.UnixConn }
+func (c *begunHalf) NetConn() net.Conn { return c.halfCloser }
 
 // begunOther is any other connection.
 type begunOther struct {

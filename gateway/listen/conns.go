@@ -1,10 +1,12 @@
 package listen
 
 import (
+	"errors"
 	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -13,7 +15,7 @@ import (
 // Conns bounds what the clients of an http.Server can hold: how many
 // connections are open, and how long a client may take no byte of a response.
 //
-// It leaves the connections as they are instead of wrapping them, so that
+// It leaves TCP connections as they are instead of wrapping them, so that
 // net/http still finds the *net.TCPConn and with it sendfile(2).
 type Conns struct {
 	patience time.Duration
@@ -32,8 +34,15 @@ type Conns struct {
 
 // progress is how far a connection's client was, and since when.
 type progress struct {
-	taken uint64
+	mark
 	since time.Time
+}
+
+// mark is where a connection stands. It changes when the client takes a byte.
+type mark struct {
+	taken uint64 // what the client has acknowledged
+	wrote uint64 // what was written
+	left  int    // what of it lies in the kernel
 }
 
 // NewConns allows max connections. patience is the longest time in which a
@@ -46,7 +55,8 @@ func NewConns(max int, patience time.Duration) *Conns {
 	return c
 }
 
-// Listener makes Accept wait for a place. The server must call State.
+// Listener makes Accept wait for a place. The server must call State. A
+// connection of a Unix socket comes as a *UnixConn.
 func (c *Conns) Listener(l net.Listener) net.Listener {
 	return &boundedListener{Listener: l, conns: c, closed: make(chan struct{})}
 }
@@ -146,11 +156,11 @@ func (c *Conns) check(now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for conn, before := range c.conns {
-		taken, pending, ok := taken(conn)
+		mark, pending, ok := markOf(conn)
 		switch {
 		case !ok:
-		case !pending || taken != before.taken:
-			c.conns[conn] = progress{taken, now}
+		case !pending || mark != before.mark:
+			c.conns[conn] = progress{mark, now}
 		case now.Sub(before.since) >= c.patience:
 			Reset(conn) // net/http notices and calls State
 		}
@@ -180,41 +190,57 @@ func beneath(conn net.Conn) net.Conn {
 	}
 }
 
-// taken asks the kernel for a number that changes when the client takes a
-// byte, and whether there are bytes that it has not taken.
-func taken(conn net.Conn) (number uint64, pending, ok bool) {
-	var raw interface{ Control(func(uintptr)) error }
-	var err error
+// markOf asks the kernel where a connection stands, and whether there are bytes
+// that the client has not taken.
+func markOf(conn net.Conn) (m mark, pending, ok bool) {
 	conn = beneath(conn)
-	switch s := conn.(type) {
-	case *net.TCPConn:
-		raw, err = s.SyscallConn()
-	case *net.UnixConn:
-		raw, err = s.SyscallConn()
-	default:
-		return 0, false, false
+	s, ok := conn.(syscall.Conn)
+	if !ok {
+		return m, false, false
 	}
+	raw, err := s.SyscallConn()
 	if err != nil {
-		return 0, false, false
+		return m, false, false
 	}
-	_, isTCP := conn.(*net.TCPConn)
 	var failed error
 	err = raw.Control(func(fd uintptr) {
-		if isTCP {
+		switch c := conn.(type) {
+		case *net.TCPConn:
 			var info *unix.TCPInfo
 			if info, failed = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); failed == nil {
-				number, pending = info.Bytes_acked, info.Unacked > 0 || info.Notsent_bytes > 0
+				m.taken, pending = info.Bytes_acked, info.Unacked > 0 || info.Notsent_bytes > 0
 			}
-			return
-		}
-		// A Unix socket counts nothing, but what is left in it changes.
-		var left int
-		if left, failed = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ); failed == nil {
-			number, pending = uint64(left), left > 0
+		case *UnixConn:
+			// What is left alone could be the same at each look, as much as there
+			// is room for, although the client takes a lot between them.
+			m.wrote = c.Written()
+			m.left, failed = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ)
+			pending = m.left > 0
+		default:
+			failed = errors.ErrUnsupported
 		}
 	})
-	return number, pending, err == nil && failed == nil
+	return m, pending, err == nil && failed == nil
 }
+
+// UnixConn counts what is written to a connection of a Unix socket, which the
+// kernel doesn't.
+type UnixConn struct {
+	*net.UnixConn
+	wrote atomic.Uint64
+}
+
+func (c *UnixConn) Write(p []byte) (int, error) {
+	n, err := c.UnixConn.Write(p)
+	c.Wrote(n)
+	return n, err
+}
+
+// Written is how many bytes were.
+func (c *UnixConn) Written() uint64 { return c.wrote.Load() }
+
+// Wrote is told of n bytes that were written in another way than by Write.
+func (c *UnixConn) Wrote(n int) { c.wrote.Add(uint64(n)) }
 
 // boundedListener accepts a connection only when there is a place for it.
 type boundedListener struct {
@@ -233,8 +259,12 @@ func (l *boundedListener) Accept() (net.Conn, error) {
 	conn, err := l.Listener.Accept()
 	if err != nil {
 		<-l.conns.places
+		return nil, err
 	}
-	return conn, err
+	if c, ok := conn.(*net.UnixConn); ok {
+		conn = &UnixConn{UnixConn: c}
+	}
+	return conn, nil
 }
 
 func (l *boundedListener) Close() error {

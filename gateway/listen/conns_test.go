@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -73,6 +74,58 @@ func TestStalledClientIsCutOff(t *testing.T) {
 		case <-time.After(10 * time.Second):
 			t.Fatalf("%s: the client that reads nothing still holds its connection", addr)
 		}
+	}
+}
+
+// TestQuickClientOfAUnixSocket takes what it gets so quickly that whoever looks
+// now and then sees the same number of bytes left, all that there is room for.
+func TestQuickClientOfAUnixSocket(t *testing.T) {
+	l, err := Listen("unix:" + filepath.Join(t.TempDir(), "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const patience = time.Hour
+	conns := NewConns(1, patience)
+	defer conns.Close()
+	l = conns.Listener(l)
+	defer l.Close()
+	client, err := net.Dial("unix", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	server, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	conns.State(server, http.StateNew)
+	chunk := make([]byte, 8<<10)
+	fill := func() {
+		_ = server.SetWriteDeadline(time.Now().Add(10 * time.Millisecond))
+		for err == nil {
+			_, err = server.Write(chunk)
+		}
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatalf("the quick client was cut off: %v", err)
+		}
+		err = nil
+	}
+	now := time.Now()
+	for range 12 {
+		fill()
+		conns.check(now)
+		now = now.Add(patience / 4)
+		if _, err := io.ReadFull(client, chunk); err != nil {
+			t.Fatalf("the quick client was cut off: %v", err)
+		}
+	}
+	fill()
+	for range 6 { // from here on it takes nothing
+		conns.check(now)
+		now = now.Add(patience / 4)
+	}
+	if _, err := server.Write(chunk); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("a client that stands still was not cut off: %v", err)
 	}
 }
 
