@@ -98,6 +98,28 @@ func (t *childTable) reapOrphans() {
 	}
 }
 
+// killedIn reports whether a process of a group died of a signal that nobody waits
+// for: none that was started, and none that was adopted. Those of them that have
+// ended are reaped.
+func (t *childTable) killedIn(group int) (killed bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for {
+		var info unix.Siginfo
+		err := unix.Waitid(unix.P_PGID, group, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
+		if err == unix.EINTR {
+			continue
+		}
+		pid := siginfoPid(&info)
+		if err != nil || pid == 0 || t.running[pid] != nil {
+			return killed
+		}
+		var status syscall.WaitStatus
+		_, _ = syscall.Wait4(pid, &status, syscall.WNOHANG, nil)
+		killed = killed || status.Signaled()
+	}
+}
+
 // siginfoPid returns si_pid, which package unix leaves unnamed: the first
 // field of the union that follows three ints and is aligned to a word.
 func siginfoPid(info *unix.Siginfo) int {

@@ -249,16 +249,40 @@ func (z *warmZygote) ask(id uint64, packet []byte, files []uintptr, answer <-cha
 		z.leave(id)
 		return warmPacket{kind: "failed", text: err.Error()}
 	}
-	late := time.NewTimer(forkPatience)
-	defer late.Stop()
-	select {
-	case p := <-answer:
-		return p
-	case <-late.C:
+	for waited := time.Duration(0); waited < forkPatience && !z.lost(waited); waited += lossPatience {
+		late := time.NewTimer(lossPatience)
+		select {
+		case p := <-answer:
+			late.Stop()
+			return p
+		case <-late.C:
+		}
 	}
 	// Whoever has it has not begun with it. After this nobody can.
 	z.child.signal(syscall.SIGKILL)
 	return <-answer
+}
+
+// lossPatience is how often a request that is not answered is looked for.
+const lossPatience = 500 * time.Millisecond
+
+// lost reports whether a request that has waited so long may have been taken by a
+// child that was killed: by hand, by a limit, or for want of memory. Nobody
+// tells: whoever dies of a signal may have been about to take it.
+func (z *warmZygote) lost(waited time.Duration) bool {
+	return waited > 0 && z.taken() && children.killedIn(z.child.pid)
+}
+
+// taken reports whether no packet lies in the socket.
+func (z *warmZygote) taken() bool {
+	raw, err := z.conn.SyscallConn()
+	if err != nil {
+		return false
+	}
+	left := 0
+	var failed error
+	err = raw.Control(func(fd uintptr) { left, failed = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) })
+	return err == nil && failed == nil && left == 0
 }
 
 // enter returns a number for a request and where its answer will come; nil when

@@ -753,9 +753,14 @@ func TestWarmSparesKilled(t *testing.T) {
 			}
 			return len(spares()) > 0
 		})
-		for _, pid := range spares() {
+		killed := spares()
+		for _, pid := range killed {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
+		// Until then they may take a request.
+		harness.Eventually(t, 10*time.Second, "they have ended", func() bool {
+			return !slices.ContainsFunc(spares(), func(pid int) bool { return slices.Contains(killed, pid) })
+		})
 		if r := g.Get("/hello.py"); r.Body != "hello\n" {
 			t.Fatalf("%d %q", r.Status, r.Body)
 		}

@@ -176,7 +176,6 @@ my $serve = sub {
         if (defined $in) { syscall $close, $_ for $in, $out, $err }
         substr $packet, 0, $length, "\0" x $length;    # not for the next child to see
     }
-    setpgrp 0, 0;
     syscall $kernel->{prctl}, 1, 9, 0, 0, 0;                      # PR_SET_PDEATHSIG, SIGKILL
     (undef, $id, $n, @fields) = split /\0/, substr($packet, 0, $length), -1;
     my $failure = getppid != $parent ? 'its parent has gone' : !defined $in ? 'its descriptors did not come' : '';
@@ -228,6 +227,7 @@ my $serve = sub {
     $^T = time;
     srand;
     alarm $alarm if $alarm;
+    setpgrp 0, 0;
     $name = "started\0$id\0$$";
     syscall $exit, 1 if syscall($kernel->{write}, $gateway, $name, length $name) != length $name;    # the gateway has given it up
     syscall $close, $gateway;

@@ -86,7 +86,6 @@ class Child:
             _dup2(descriptors[0], 0)
             _dup2(descriptors[1], 1)
             _dup2(descriptors[2], 2)
-            _setpgid(0, 0)
             self._die_with_parent()
             if _getppid() != self._gateway:
                 _exit(1)
@@ -107,6 +106,7 @@ class Child:
             sock.send(b"failed\0%b\0%b" % (fields[1], os.fsencode(repr(exc))))
             _exit(1)
         try:
+            _setpgid(0, 0)
             sock.send(b"started\0%b\0%d" % (fields[1], _getpid()))
         except OSError:
             _exit(1)  # the gateway is gone
