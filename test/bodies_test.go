@@ -114,6 +114,7 @@ func deref(s *string) string {
 // it would hang.
 
 func TestClass19EmptyBodiesEndStdin(t *testing.T) {
+	t.Parallel()
 	s := startRig(t, rigOptions{})
 	n := scaled(1600, 25_000)
 	for _, path := range []string{"/cgi/echo.sh", "/pool/echo", "/php/echo.php", "/peer/echo"} {

@@ -191,6 +191,7 @@ func djangoForm(t *testing.T, g *harness.Gateway) {
 // TestDjangoLargeBodies: what passes through in both directions is held by
 // nobody.
 func TestDjangoLargeBodies(t *testing.T) {
+	t.Parallel()
 	dir := harness.Django(t)
 	for _, threads := range []int{1, 4} {
 		t.Run(fmt.Sprintf("%d threads", threads), func(t *testing.T) {

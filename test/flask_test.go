@@ -17,6 +17,7 @@ import (
 
 // TestFlask uses what Flask applications are made of, under wsgiref.validate.
 func TestFlask(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct{ workers, threads string }{{"2", "1"}, {"2:4", "4"}} {
 		t.Run(c.workers+" workers of "+c.threads+" threads", func(t *testing.T) {
 			g := harness.Start(t, "run", "flask_checked:application", "--chdir", harness.App(t), "--python", harness.Python(t),

@@ -176,6 +176,7 @@ func TestClass32MisbehavingFastCGI(t *testing.T) {
 // An application may answer before it has read the body, or without reading it.
 // The client gets the answer, however large its upload, and nothing hangs.
 func TestClass32EarlyAnswers(t *testing.T) {
+	t.Parallel()
 	s := startRig(t, rigOptions{
 		peer: ", timeout: 2s",
 		serve: func(c *peerConn) {

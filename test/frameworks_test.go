@@ -53,6 +53,7 @@ func TestFrameworks(t *testing.T) {
 // TestSocketIO: polling, the upgrade to a socket, events both ways, and a
 // rolling restart after which the clients are connected to the new worker.
 func TestSocketIO(t *testing.T) {
+	t.Parallel()
 	g := harness.Serve(t, fmt.Sprintf(`
 log: {access: "off"}
 graceful_timeout: 5s

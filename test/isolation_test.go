@@ -332,6 +332,7 @@ func pythonRoot(t *testing.T) string {
 
 // A pool and a script in a root folder of their own.
 func TestConfinedToChroot(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	root := pythonRoot(t)
 	g := harness.Serve(t, fmt.Sprintf(`

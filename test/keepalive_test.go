@@ -16,6 +16,7 @@ import (
 // An application that ends a process after so many requests closes the kept
 // connection with it. No client notices, whatever the method.
 func TestClass34ConnectionsThatEnd(t *testing.T) {
+	t.Parallel()
 	s := startRig(t, rigOptions{children: 4, requests: 3})
 	n := scaled(2000, 50_000)
 	for _, method := range []string{"GET", "POST"} {
@@ -106,6 +107,7 @@ func TestClass34ApplicationRestarts(t *testing.T) {
 // Kept connections are kept: many requests in a row, and beside each other, need
 // no more connections than may be open at once.
 func TestClass34ConnectionsAreKept(t *testing.T) {
+	t.Parallel()
 	s := startRig(t, rigOptions{peer: ", max_connections: 4"})
 	n := scaled(1000, 50_000)
 	failed := inParallel(1, n, func(i int) error {

@@ -133,6 +133,7 @@ var oddNames = []string{
 // Whatever a script is called, its program is told the name and the rest of
 // the path as they were meant.
 func TestScriptNames(t *testing.T) {
+	t.Parallel()
 	s := startTyped(t)
 	page, err := os.ReadFile(filepath.Join(s.php, "index.php"))
 	if err != nil {
@@ -293,6 +294,7 @@ func testControlsInRequestLine(t *testing.T) {
 // The words of a query are a script's arguments only where the site says so,
 // and never an option of an interpreter (CVE-2012-1823, CVE-2024-4577).
 func TestClass08QueryArguments(t *testing.T) {
+	t.Parallel()
 	s := newGate(t, "", `
       - {path: /words, cgi: {dir: "@CGI@", query_arguments: true}}
       - {path: /php-cgi, cgi: {dir: "@PHP@", extensions: {".php": /usr/bin/php-cgi}, query_arguments: true}}

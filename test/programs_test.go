@@ -158,6 +158,7 @@ sites: [{routes: [{path: /, pool: probe}, {path: /free, pool: free}]}]
 // A Flask view has a Celery worker do its work over Redis, and one TERM ends all
 // three: the task in progress is finished, and Redis goes last.
 func TestCelery(t *testing.T) {
+	t.Parallel()
 	dir := shortDir(t)
 	file := filepath.Join(dir, "slow")
 	g := harness.Serve(t, fmt.Sprintf(`

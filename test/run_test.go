@@ -175,6 +175,7 @@ func TestRunOptions(t *testing.T) {
 
 // TestRunPython: which interpreter runs the application when nobody says so.
 func TestRunPython(t *testing.T) {
+	t.Parallel()
 	dir := runFolder(t)
 	active := filepath.Join(t.TempDir(), "active")
 	makeVenv(t, active)

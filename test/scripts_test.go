@@ -61,6 +61,7 @@ sites:
 
 // TestScripts runs what legacy sites consist of, unchanged, in both ways.
 func TestScripts(t *testing.T) {
+	t.Parallel()
 	for how, start := range map[string]func(*testing.T) *scriptHost{"executables": startExecutables, "interpreted": startInterpreted} {
 		t.Run(how, func(t *testing.T) {
 			h := start(t)

@@ -142,6 +142,7 @@ sites:
 // Files of frameworks are sent whole and in parts, and the worker and the
 // gateway hold no part of them in memory.
 func TestFilesOfFrameworks(t *testing.T) {
+	t.Parallel()
 	size := int64(scaled(24<<20, 256<<20))
 	s := startFileSite(t, size)
 	s.Get("/flask/file") // what is loaded at the first use

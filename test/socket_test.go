@@ -137,6 +137,7 @@ func TestBinaryProgramOverWebSocket(t *testing.T) {
 
 // What a program has started ends with its socket, however that ends.
 func TestProgramEndsWithItsSocket(t *testing.T) {
+	t.Parallel()
 	const family = "setsid sleep 1001 & (setsid sleep 1002 &) ; sleep 1003 & echo ready; "
 	g, dir := servePrograms(t, "close_timeout: 300ms, stop_timeout: 300ms, max_age: 1m", map[string]string{
 		"reads":   family + "while read -r line; do [ $line = end ] && exit 0; done",

@@ -45,6 +45,7 @@ func TestClass01Httpoxy(t *testing.T) {
 // Two fields whose names differ in "-" and "_" would be one variable, and one
 // of them could be forged (CVE-2015-0219).
 func TestClass02Underscores(t *testing.T) {
+	t.Parallel()
 	s := startGate(t, "", "", "")
 	forged := []string{"X_Real: evil", "x_real: evil", "X.Real: evil", "X!Real: evil", "X~Real: evil", "X|Real: evil", "X'Real: evil"}
 	for _, a := range mirrors {

@@ -404,6 +404,7 @@ sites: [{routes: [{path: /, cgi: {dir: %q, warm: true, warm_preload: all, env: {
 
 // A script that can't be warm is served all the same, and the log says once why.
 func TestWarmFallback(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	const answer = "print('Content-Type: text/plain\\n\\nanswer')\n"
 	reasons := map[string]string{
@@ -543,6 +544,7 @@ sites: [{routes: [{path: /, cgi: {dir: %q, warm: true, stop_timeout: 1s, env: {%
 // A request that takes too long, or whose client goes, ends with all it started,
 // also in a session of its own.
 func TestWarmStopped(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	script(t, dir, "stuck", python+`import os, signal, subprocess, sys, time
 if 'go' not in os.environ['QUERY_STRING']: print('Content-Type: text/plain\n\n'); sys.exit()
@@ -729,6 +731,7 @@ func TestWarmLocale(t *testing.T) {
 // TestWarmSparesKilled: children that wait for a request are killed, as by the kernel
 // when memory is short. The zygote goes on, and forks others.
 func TestWarmSparesKilled(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	script := "#!" + systemPython(t) + "\nprint('Content-Type: text/plain\\n\\nhello')\n"
 	if err := os.WriteFile(filepath.Join(dir, "hello.py"), []byte(script), 0o755); err != nil {

@@ -17,6 +17,7 @@ import (
 // Sockets that end in every way leave nothing behind: no descriptor, no place at
 // their worker, and one line each in the access log.
 func TestWebSocketEnds(t *testing.T) {
+	t.Parallel()
 	const at = 128 // at once, and all places that there are
 	g := harness.Serve(t, fmt.Sprintf("pools: {web: {app: 'sockets:app', chdir: %q, python: %q, workers: 2, concurrency: %d, queue_timeout: 5s, websocket: {max_message: 1k, idle_timeout: 500ms}}}\nsites: [{routes: [{path: /, pool: web}]}]\n",
 		harness.App(t), harness.Python(t), at/2))
