@@ -41,7 +41,7 @@ lint: ## gofmt, go vet, staticcheck
 	go tool staticcheck ./...
 
 # -count=1: Go's cache of test results can't know that a test ran the binary.
-test: ## everything a change must pass; 14 minutes on 2 cores
+test: ## everything a change must pass; 15 minutes on 2 cores
 	@$(MAKE) --no-print-directory -j2 setup lint
 	@$(MAKE) --no-print-directory $(EXTENSION)
 	go test -race -count=1 -p $(JOBS) -timeout 20m ./...

@@ -18,7 +18,6 @@ import (
 
 // Workers are replaced under load, and no request notices.
 func TestRecyclingLosesNoRequest(t *testing.T) {
-	t.Parallel()
 	g := probe(t, "--workers", "4", "--max-requests", "50", "--max-requests-jitter", "20", "--access-log", "off").Start()
 	first := pids(workers(g, ""))
 	seen := newTally()
@@ -53,7 +52,6 @@ func TestRecyclingLosesNoRequest(t *testing.T) {
 // or with 502; a POST is executed once at most; at the end everything is as it
 // was at the beginning.
 func TestChaosWorkersAreKilled(t *testing.T) {
-	t.Parallel()
 	const crew = 4
 	kept := t.TempDir()
 	g := harness.New(t, "run", "wsgi_probe:application", "--chdir", harness.App(t), "--python", harness.Python(t),

@@ -29,7 +29,6 @@ import (
 // that tells why or with its connection; nobody waits for ever; at the end
 // everything is as it was at the beginning.
 func TestChaosSockets(t *testing.T) {
-	t.Parallel()
 	const crew = 3
 	kept := t.TempDir()
 	g := harness.New(t, "run", "asgi_chaos:app", "--chdir", harness.App(t), "--python", harness.Python(t),
