@@ -152,7 +152,6 @@ def application(environ, start_response):
 // Restart follows restart under load, also with an application that can't be
 // loaded in between, and no request fails.
 func TestRollingRestart(t *testing.T) {
-	t.Parallel()
 	g, module := managed(t, fmt.Sprintf(versioned, "1"), "workers: 2, threads: 4")
 	g.Start()
 	every, rounds := scaled(time.Second, 2*time.Second), scaled(7, 150)

@@ -102,7 +102,6 @@ const saved = 20 * time.Millisecond
 // TestReload: the request after a save is answered by the new code, at most a
 // second later than Python takes to import it.
 func TestReload(t *testing.T) {
-	t.Parallel()
 	p := startProject(t, nil)
 	p.expect("/", "first")
 	p.LogLine("watching files for changes; this is for development, not for production")
@@ -143,7 +142,6 @@ func TestReload(t *testing.T) {
 // a repaired application is served again, whether it was broken by a change or
 // from the start.
 func TestReloadOfWhatIsBroken(t *testing.T) {
-	t.Parallel()
 	p := startProject(t, nil, "--bind", "0.0.0.0:0")
 	p.expect("/", "first")
 	p.LogLine("reload is for development, and others can connect to this address")

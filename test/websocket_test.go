@@ -225,7 +225,6 @@ func TestWebSocketWorkerDies(t *testing.T) {
 
 // The workers of one pool are replaced; the sockets of the other stay.
 func TestWebSocketReloadAndStop(t *testing.T) {
-	t.Parallel()
 	dir := t.TempDir()
 	source, err := os.ReadFile(filepath.Join(harness.App(t), "sockets.py"))
 	if err != nil {
