@@ -85,13 +85,8 @@ func (t *childTable) reapOrphans() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for t.starting == 0 {
-		var info unix.Siginfo
-		err := unix.Waitid(unix.P_ALL, 0, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
-		if err == unix.EINTR {
-			continue
-		}
-		pid := siginfoPid(&info)
-		if err != nil || pid == 0 || t.running[pid] != nil {
+		pid := t.endedStranger(unix.P_ALL, 0)
+		if pid == 0 {
 			return
 		}
 		_, _ = syscall.Wait4(pid, nil, syscall.WNOHANG, nil)
@@ -105,18 +100,30 @@ func (t *childTable) killedIn(group int) (killed bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for {
-		var info unix.Siginfo
-		err := unix.Waitid(unix.P_PGID, group, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
-		if err == unix.EINTR {
-			continue
-		}
-		pid := siginfoPid(&info)
-		if err != nil || pid == 0 || t.running[pid] != nil {
+		pid := t.endedStranger(unix.P_PGID, group)
+		if pid == 0 {
 			return killed
 		}
 		var status syscall.WaitStatus
 		_, _ = syscall.Wait4(pid, &status, syscall.WNOHANG, nil)
 		killed = killed || status.Signaled()
+	}
+}
+
+// endedStranger returns a zombie of those that waitid(2) is asked for which isn't
+// ours; 0 when there is none, or one of ours comes first. The caller holds mu.
+func (t *childTable) endedStranger(kind, id int) int {
+	for {
+		var info unix.Siginfo
+		err := unix.Waitid(kind, id, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
+		if err == unix.EINTR {
+			continue
+		}
+		pid := siginfoPid(&info)
+		if err != nil || t.running[pid] != nil {
+			return 0
+		}
+		return pid
 	}
 }
 
