@@ -242,6 +242,7 @@ def main():
         zygote.prepare()
     except Refused as exc:
         sock.send(os.fsencode("refuse\0%s" % exc))
+        sock.close()  # -X dev warns of one that is left open
         return
     zygote.ready()
     args = zygote.serve()
