@@ -32,10 +32,11 @@ const (
 
 // pace is a worker's recent speed.
 type pace struct {
-	service  time.Duration // moving average of the time from one finished request to the next
+	service  time.Duration // moving average of what a request takes, or of the time from one finished request to the next
 	finished int           // up to measured
 	last     time.Time     // when it last finished a request, or began to work after a pause
 	recalls  int           // how often it was asked for its requests since then
+	tells    bool          // it says itself what its requests take
 }
 
 // begin notes that an idle worker got work.
@@ -43,8 +44,20 @@ func (p *pace) begin(now time.Time) { p.last, p.recalls = now, 0 }
 
 // end notes that a request was finished. A slow one counts for more than a
 // quick one: what is to be avoided is to take a slow worker for a quick one.
-func (p *pace) end(now time.Time) (took time.Duration) {
-	took = now.Sub(p.last)
+// told is what the worker itself says that it took. A worker that has never said so
+// took the time since it finished the last one. In that is whatever the gateway was
+// late: with a thousand clients it comes to an answer 20 ms after that has arrived.
+// Of a worker that tells, 0 means that the request was given back or not begun, which
+// says nothing of its pace.
+func (p *pace) end(now time.Time, told time.Duration) (took time.Duration) {
+	switch {
+	case told > 0:
+		took, p.tells = told, true
+	case p.tells:
+		return 0
+	default:
+		took = now.Sub(p.last)
+	}
 	p.last, p.recalls = now, 0
 	switch {
 	case p.finished == 0:
@@ -58,9 +71,11 @@ func (p *pace) end(now time.Time) (took time.Duration) {
 	return took
 }
 
-// finished notes that w finished a request.
-func (p *Pool) finished(w *worker, now time.Time) {
-	if w.pace.end(now) >= slowRequest {
+// finished notes that w finished a request, on which it has worked for so long, if
+// that isn't 0. A worker with several threads was at as many requests meanwhile.
+func (p *Pool) finished(w *worker, now time.Time, worked time.Duration) {
+	took := w.pace.end(now, worked/time.Duration(max(1, w.capacity)))
+	if max(took, worked) >= slowRequest {
 		p.slowUntil = now.Add(slowMemory)
 	}
 }

@@ -27,7 +27,7 @@ func TestPace(t *testing.T) {
 		w.pace.begin(now)
 		for _, took := range test.took {
 			now = now.Add(took)
-			w.pace.end(now)
+			w.pace.end(now, 0)
 		}
 		if got := w.ahead(now.Add(test.pause)); got != test.want {
 			t.Errorf("%s: %d requests ahead, want %d", test.name, got, test.want)
@@ -45,13 +45,13 @@ func TestPaceAfterRecall(t *testing.T) {
 	w.pace.begin(now)
 	for range measured {
 		now = now.Add(time.Microsecond)
-		w.pace.end(now)
+		w.pace.end(now, 0)
 	}
 	w.pace.recalls = 1
 	if got := w.ahead(now); got != 0 {
 		t.Errorf("%d requests ahead of a worker that was just asked for them back", got)
 	}
-	w.pace.end(now.Add(time.Microsecond))
+	w.pace.end(now.Add(time.Microsecond), 0)
 	if got := w.ahead(now.Add(time.Microsecond)); got != 15 {
 		t.Errorf("%d requests ahead after it moved on, want 15", got)
 	}
@@ -76,7 +76,7 @@ func TestNothingAheadBesideSlowRequests(t *testing.T) {
 	quick.pace.begin(now)
 	for range measured {
 		now = now.Add(time.Microsecond)
-		quick.pace.end(now)
+		quick.pace.end(now, 0)
 	}
 	slow := &worker{state: Busy, capacity: 1, inFlight: 1, session: neverRefusing{}}
 	slow.pace.begin(now.Add(-slowRequest))
@@ -86,13 +86,51 @@ func TestNothingAheadBesideSlowRequests(t *testing.T) {
 	if p.pickAhead(now) != quick {
 		t.Fatal("nothing is given ahead to a quick worker")
 	}
-	p.finished(slow, now)
+	p.finished(slow, now, 0)
 	if p.pickAhead(now) != nil {
 		t.Error("a request is given ahead although another was slow just now")
 	}
 	quick.pace.begin(now.Add(slowMemory))
 	if p.pickAhead(now.Add(slowMemory)) != quick {
 		t.Error("nothing is given ahead long after the slow request")
+	}
+}
+
+// A gateway that has much to do sees an answer late. What the worker says of its
+// time counts, and what it has not begun doesn't.
+func TestWorkersTellTheirTime(t *testing.T) {
+	p := newPool(t, Config{Command: testWorker(t, ""), Min: 1})
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	const late = 2 * slowRequest
+	now := time.Now()
+	w := &worker{state: Busy, capacity: 1, inFlight: 1, aheadMax: 15, session: neverRefusing{}}
+	own := p.workers
+	p.workers = []*worker{w}
+	defer func() { p.workers = own }()
+	w.pace.begin(now)
+	for range measured {
+		now = now.Add(late)
+		p.finished(w, now, 10*time.Microsecond)
+	}
+	if got := w.ahead(now); got != 15 || p.pickAhead(now) != w {
+		t.Errorf("%d requests ahead of a quick worker whose answers are seen late, want 15", got)
+	}
+	w.pace.recalls = 1
+	p.finished(w, now.Add(late), 0)
+	if w.pace.recalls != 1 || w.ahead(now) != 0 || now.Before(p.slowUntil) {
+		t.Errorf("a request that was given back counts as one that was finished: %+v", w.pace)
+	}
+	w.capacity, w.pace.recalls = 4, 0
+	for range measured * 4 {
+		p.finished(w, now, 4*time.Millisecond)
+	}
+	if got := w.ahead(now); got != 4 {
+		t.Errorf("%d requests ahead of four threads with 4 ms for each request", got)
+	}
+	p.finished(w, now, slowRequest)
+	if p.pickAhead(now) != nil {
+		t.Error("a request is given ahead although a thread was slow just now")
 	}
 }
 

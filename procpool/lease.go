@@ -137,9 +137,13 @@ func (l *Lease) Session() Session { return l.w.session }
 // Worker names the worker.
 func (l *Lease) Worker() WorkerInfo { return l.w.info }
 
-// Release gives the slot back, to the one whose turn it is. Further calls do
-// nothing.
-func (l *Lease) Release() {
+// Release is ReleaseAfter for who knows nothing of the worker's time.
+func (l *Lease) Release() { l.ReleaseAfter(0) }
+
+// ReleaseAfter gives the slot back, to the one whose turn it is. Further calls do
+// nothing. worked is how long the worker has had the request in progress, by its own
+// clock; 0 when it has not said so.
+func (l *Lease) ReleaseAfter(worked time.Duration) {
 	p, w := l.pool, l.w
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -159,7 +163,7 @@ func (l *Lease) Release() {
 	}
 	w.inFlight--
 	now := p.clk.now()
-	p.finished(w, now)
+	p.finished(w, now, worked)
 	if w.inFlight == 0 {
 		p.rested(w, now)
 	}

@@ -126,14 +126,14 @@ type localExchange struct {
 }
 
 // ended runs when the worker can't be working on the request any more.
-func (x *localExchange) ended() {
+func (x *localExchange) ended(worked time.Duration) {
 	x.mu.Lock()
 	x.done = true
 	if x.alarm != nil {
 		x.alarm.Stop()
 	}
 	x.mu.Unlock()
-	x.lease.Release()
+	x.lease.ReleaseAfter(worked)
 }
 
 // Close tells a worker that is still at it that nobody waits any more, and

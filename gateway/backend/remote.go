@@ -275,7 +275,7 @@ func (x *remoteExchange) Read(p []byte) (int, error) {
 }
 
 // ended runs when the connection is free or dead.
-func (x *remoteExchange) ended() {
+func (x *remoteExchange) ended(time.Duration) {
 	x.fed()
 	x.remote.keep(x.conn)
 	x.remote.limit.Release()

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"sync"
 	"testing"
+	"time"
 
 	"gatecrew/protocol"
 )
@@ -71,7 +72,7 @@ func replying(t testing.TB, multiplexed bool) *Conn {
 	return c
 }
 
-func roundTrip(c *Conn, req *protocol.Request, ended func(), buf []byte) error {
+func roundTrip(c *Conn, req *protocol.Request, ended func(time.Duration), buf []byte) error {
 	s, err := c.Open(req, ended)
 	if err != nil {
 		return err

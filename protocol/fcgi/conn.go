@@ -156,7 +156,8 @@ func (c *Conn) Err() error {
 // had in the application is free then, though the rest of the answer may
 // still be read. It is called from the goroutine that finds out (the one that
 // reads the connection, or one in Open, Stream.Close, Conn.Close or another
-// request's Open), so it must not block; it may call Open.
+// request's Open), so it must not block; it may call Open. It is told how long
+// the application has worked on the request, by its own clock; 0 when that is not known.
 //
 // It watches over no deadline and no client: whoever has one calls Close, which
 // tells the application.
@@ -165,14 +166,14 @@ func (c *Conn) Err() error {
 // has left, but Stdin may have been read if it was in memory. Its kind is
 // Refused when the parameters can't be encoded, Overloaded when Capacity is
 // used up, ClientGone when the body can't be read, and Unavailable when the connection is dead or CloseWrite was called.
-func (c *Conn) Open(req *protocol.Request, ended func()) (*Stream, error) {
+func (c *Conn) Open(req *protocol.Request, ended func(worked time.Duration)) (*Stream, error) {
 	s := &Stream{conn: c, send: c, stderr: req.Stderr, ended: ended, socket: req.Role == protocol.WebSocket,
 		held: mayBeHeld(req.Label.Method)}
 	s.wake.L, s.granted.L = &s.mu, &c.w.mu
 	if err := c.start(s, req); err != nil {
 		err.Unseen = true
 		if ended != nil {
-			ended()
+			ended(0)
 		}
 		return nil, err
 	}
@@ -510,7 +511,7 @@ func mayBeHeld(method string) bool {
 func callEnded(streams []*Stream) {
 	for _, s := range streams {
 		if s.ended != nil {
-			s.ended()
+			s.ended(0)
 		}
 	}
 }

@@ -49,6 +49,29 @@ func TestEmptyStdoutIsNoEnd(t *testing.T) {
 	mustRead(t, s, "all", protocol.Died)
 }
 
+// A worker of ours tells how long it has worked; of anybody else these bytes say nothing.
+func TestWorked(t *testing.T) {
+	end := []byte{0, 0, 0, 0, 0, 1, 2, 3}
+	for _, test := range []struct {
+		name string
+		make func() (*Conn, *peer)
+		want time.Duration
+	}{
+		{"negotiated", func() (*Conn, *peer) { return negotiated(t, Options{}, "1", "1000") }, 0x010203 * time.Microsecond},
+		{"foreign", func() (*Conn, *peer) { return foreign(t, Options{}) }, 0},
+	} {
+		c, p := test.make()
+		told := make(chan time.Duration, 1)
+		s := mustOpen(t, c, get(nil), func(worked time.Duration) { told <- worked })
+		p.request(1)
+		p.send(typeEndRequest, 1, end)
+		if worked := <-told; worked != test.want {
+			t.Errorf("%s: worked %v, want %v", test.name, worked, test.want)
+		}
+		mustRead(t, s, "", 0)
+	}
+}
+
 // An application that answers a large upload without reading it: the answer
 // arrives, nobody waits for the body, and the slot is free.
 func TestEarlyAnswerToLargeUpload(t *testing.T) {
@@ -269,7 +292,7 @@ func TestIdleConnectionIsFoundDead(t *testing.T) {
 		t.Error("Err is nil")
 	}
 	called := false
-	_, err := c.Open(get(nil), func() { called = true })
+	_, err := c.Open(get(nil), func(time.Duration) { called = true })
 	if protocol.KindOf(err) != protocol.Unavailable || !unseen(err) || !called {
 		t.Errorf("Open: %v, unseen %v, ended called %v", err, unseen(err), called)
 	}
@@ -311,7 +334,7 @@ func TestOpenRefusals(t *testing.T) {
 			c, _ := foreign(t, Options{})
 			test.prepare(c)
 			calls := 0
-			s, err := c.Open(get(test.body), func() { calls++ })
+			s, err := c.Open(get(test.body), func(time.Duration) { calls++ })
 			if s != nil || protocol.KindOf(err) != test.kind || !unseen(err) || calls != 1 {
 				t.Errorf("Open: %v, %v; unseen %v; ended called %d times", s, err, unseen(err), calls)
 			}
@@ -343,7 +366,7 @@ func TestEndedComesBeforeTheAnswerIsRead(t *testing.T) {
 func TestOpenFromEnded(t *testing.T) {
 	c, p := negotiated(t, Options{}, "1", "10")
 	next := make(chan *Stream, 1)
-	first := mustOpen(t, c, get(nil), func() {
+	first := mustOpen(t, c, get(nil), func(time.Duration) {
 		s, err := c.Open(get(nil), nil)
 		if err != nil {
 			t.Error(err)

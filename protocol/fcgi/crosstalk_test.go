@@ -156,7 +156,7 @@ func TestNoCrossTalk(t *testing.T) {
 					body := strings.Repeat("s"+token, rng.IntN(3000))
 					req.Stdin, want = io.MultiReader(strings.NewReader(body)), want+body
 				}
-				s, err := c.Open(req, func() { ended.Add(1); free <- struct{}{} })
+				s, err := c.Open(req, func(time.Duration) { ended.Add(1); free <- struct{}{} })
 				if err != nil {
 					t.Errorf("%s: %v", token, err)
 					return

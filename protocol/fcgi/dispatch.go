@@ -72,7 +72,7 @@ func (c *Conn) readLoop() {
 			// Not before all that was read has been looked at: the next
 			// request, which has the same id, would get what stands behind
 			// this one's end.
-			ended.ended()
+			ended.ended(0)
 		}
 		for i, s := range c.reader.touched {
 			s.notify() // once per socket read, not per record
@@ -282,7 +282,11 @@ func (c *Conn) credit(s *Stream, p []byte) error {
 // end takes END_REQUEST for s. An error means that the connection has no
 // further use; the request's own result stands.
 func (c *Conn) end(s *Stream, p []byte) error {
-	s.end(parseEnd(p))
+	appStatus, status, worked := parseEnd(p)
+	s.end(appStatus, status)
+	if !s.flow {
+		worked = 0 // a foreign application may have anything there
+	}
 	c.w.mu.Lock()
 	mine := c.removeLocked(s)
 	var last error
@@ -301,7 +305,7 @@ func (c *Conn) end(s *Stream, p []byte) error {
 	case !s.flow && last == nil:
 		c.reader.ended = s // readLoop calls ended
 	case s.ended != nil:
-		s.ended()
+		s.ended(worked)
 	}
 	return last
 }

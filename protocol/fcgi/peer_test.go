@@ -159,7 +159,7 @@ func get(stdin io.Reader) *protocol.Request {
 	return &protocol.Request{Role: protocol.Responder, Params: []protocol.Param{{Name: "REQUEST_METHOD", Value: "GET"}}, Stdin: stdin}
 }
 
-func mustOpen(t testing.TB, c *Conn, req *protocol.Request, ended func()) *Stream {
+func mustOpen(t testing.TB, c *Conn, req *protocol.Request, ended func(time.Duration)) *Stream {
 	t.Helper()
 	s, err := c.Open(req, ended)
 	if err != nil {
@@ -192,9 +192,9 @@ func mustClose(t testing.TB, what string, done <-chan struct{}) {
 }
 
 // once returns a callback and a channel that it closes; a second call panics.
-func once() (func(), <-chan struct{}) {
+func once() (func(time.Duration), <-chan struct{}) {
 	done := make(chan struct{})
-	return func() { close(done) }, done
+	return func(time.Duration) { close(done) }, done
 }
 
 func unseen(err error) bool {

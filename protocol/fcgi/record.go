@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"time"
 )
 
 // recordType is the second byte of a record (PROTOCOL.md, section 1).
@@ -114,9 +115,11 @@ func parseCredit(b []byte) (int, error) {
 	return int(n), nil
 }
 
-// parseEnd reads the content of an END_REQUEST record, endSize bytes.
-func parseEnd(b []byte) (appStatus uint32, status protocolStatus) {
-	return binary.BigEndian.Uint32(b), protocolStatus(b[4])
+// parseEnd reads the content of an END_REQUEST record, endSize bytes. Workers of
+// our own tell in its reserved bytes how long they have worked; 0 says nothing.
+func parseEnd(b []byte) (appStatus uint32, status protocolStatus, worked time.Duration) {
+	last := binary.BigEndian.Uint32(b[4:])
+	return binary.BigEndian.Uint32(b), protocolStatus(last >> 24), time.Duration(last&0xFFFFFF) * time.Microsecond
 }
 
 // parseBegun reads the content of a GATECREW_BEGUN record, begunSize bytes.

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"testing"
+	"time"
 
 	"gatecrew/protocol"
 )
@@ -17,7 +18,7 @@ func TestRefusesBeforeEnded(t *testing.T) {
 		t.Fatal(err)
 	}
 	ended := false
-	_, err := c.Open(get(nil), func() {
+	_, err := c.Open(get(nil), func(time.Duration) {
 		ended = true
 		select {
 		case <-c.Refusing():

@@ -46,7 +46,7 @@ type Stream struct {
 	again  bool // it has the id of a request before
 	conn   *Conn
 	send   sender
-	ended  func()
+	ended  func(worked time.Duration)
 
 	pumped chan struct{} // closed when Stdin is read no more; nil when no goroutine reads it
 	live   protocol.Live // what that goroutine reads; nil when nobody waits for a client there

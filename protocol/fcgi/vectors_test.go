@@ -350,7 +350,7 @@ func FuzzConn(f *testing.F) {
 				req.Role = protocol.WebSocket
 			}
 			req.Stderr = io.Discard
-			s, err := c.Open(req, ended.Done) // panics when called twice
+			s, err := c.Open(req, func(time.Duration) { ended.Done() }) // panics when called twice
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -64,7 +64,8 @@ class Request:
         "sent",  # bytes of output sent so far
         "aborted",
         "ended",
-        "thread",  # that runs it, 0 until one does
+        "began",  # when, in nanoseconds of monotonic_ns(), a thread began to run it,
+        "thread",  # which, 0 until one does
         "guarded",  # it is not in the application: no exception may be sent to its thread
         "interruption",  # the attempt to end it
         "hinted",  # bytes of output that were interim responses; not there when none were
@@ -83,6 +84,7 @@ class Request:
         self.sent = 0
         self.aborted = False
         self.ended = False
+        self.began = 0
         self.thread = 0
         self.guarded = True
         self.interruption = None

@@ -39,10 +39,11 @@ UNKNOWN_ROLE = 3
 
 MAX_CONTENT = 65535
 MAX_WINDOW = 2147483647
+MAX_WORKED = 0xFFFFFF
 
 # version, type, requestId, contentLength, paddingLength
 HEADER = Struct(">BBHHBx")
-END = Struct(">BBHHBxIB3x")
+END = Struct(">BBHHBxII")
 _CREDIT = Struct(">BBHHBxI")
 _FILE = Struct(">BBHHBxQQ")
 _LONG = Struct(">I")
@@ -57,8 +58,10 @@ def record(kind, request_id, content=b""):
     return HEADER.pack(VERSION, kind, request_id, len(content), 0) + content
 
 
-def end_request(request_id, app_status=0, protocol_status=REQUEST_COMPLETE):
-    return END.pack(VERSION, END_REQUEST, request_id, 8, 0, app_status, protocol_status)
+def end_request(request_id, app_status=0, protocol_status=REQUEST_COMPLETE, worked=0):
+    """worked is how long the request was in progress, in microseconds (section 6);
+    0 says nothing, and no more than MAX_WORKED is said."""
+    return END.pack(VERSION, END_REQUEST, request_id, 8, 0, app_status, protocol_status << 24 | min(worked, MAX_WORKED))
 
 
 def credit(request_id, increment):

@@ -297,7 +297,7 @@ typedef struct {
     PyObject *params; /* the encoded parameters, or the block in which they stand */
     PyObject *input, *interruption, *hinted;
     Py_ssize_t params_start, params_size; /* -1: they are the whole of params */
-    long long input_received, input_read, input_granted, granted, sent;
+    long long input_received, input_read, input_granted, granted, sent, began;
     unsigned long thread;
     int id, role;
     char input_ended, aborted, ended, guarded;
@@ -317,7 +317,7 @@ new_request(PyTypeObject *type, PyObject *key, long id, long long window, int ro
         self = free_requests[--free_request_count];
         (void)PyObject_Init((PyObject *)self, type);
         self->params = self->input = self->interruption = self->hinted = NULL;
-        self->input_received = self->input_read = self->sent = 0;
+        self->input_received = self->input_read = self->sent = self->began = 0;
         self->thread = 0;
         self->input_ended = self->aborted = self->ended = 0;
         PyObject_GC_Track(self);
@@ -447,6 +447,7 @@ static PyMemberDef request_members[] = {
     {"sent", T_LONGLONG, offsetof(Request, sent), 0, NULL},
     {"aborted", T_BOOL, offsetof(Request, aborted), 0, NULL},
     {"ended", T_BOOL, offsetof(Request, ended), 0, NULL},
+    {"began", T_LONGLONG, offsetof(Request, began), 0, NULL},
     {"thread", T_ULONG, offsetof(Request, thread), 0, NULL},
     {"guarded", T_BOOL, offsetof(Request, guarded), 0, NULL},
     {"interruption", T_OBJECT, offsetof(Request, interruption), 0, NULL},
@@ -689,6 +690,7 @@ static PyType_Spec connection_spec = {
 
 #define END_REQUEST 3
 #define STDOUT 6
+#define MAX_WORKED 0xFFFFFF /* of _records.py */
 #define RECORD 32768 /* _RECORD of _threads.py */
 #define BLOCK 65536 /* _BLOCK of _threads.py */
 #define HELD_BYTES 131072 /* answers held back together: _HELD_BYTES of _threads.py, */
@@ -887,12 +889,21 @@ put_header(char *at, int kind, int id, size_t size)
     return put(at, header, sizeof header);
 }
 
-/* END_REQUEST of an answer that is complete. */
+/* END_REQUEST of an answer that is complete, with how long it took: _worked() of
+ * _threads.py. */
 static char *
-put_end(char *at, int id)
+put_end(char *at, Loop *loop, Request *request)
 {
-    static const char complete[8];
-    return put(put_header(at, END_REQUEST, id, sizeof complete), complete, sizeof complete);
+    unsigned char complete[8] = {0};
+    if (request->began && CAST(Connection, loop->connection)->flow) {
+        int64_t worked = (clock_now() - request->began) / 1000 + 1;
+        if (worked > MAX_WORKED)
+            worked = MAX_WORKED;
+        complete[5] = (unsigned char)(worked >> 16);
+        complete[6] = (unsigned char)(worked >> 8);
+        complete[7] = (unsigned char)worked;
+    }
+    return put(put_header(at, END_REQUEST, request->id, sizeof complete), complete, sizeof complete);
 }
 
 /* Sends two pieces. Returns 0, or -1 when the gateway has gone. The interpreter
@@ -1983,7 +1994,7 @@ finish(Handler *self, Response *response, Request *request, PyObject *pieces, Py
         PyObject *piece = is_list ? PyList_GetItem(pieces, i) : PyTuple_GetItem(pieces, i);
         at = put(at, PyBytes_AsString(piece), (size_t)PyBytes_Size(piece));
     }
-    put_end(at, request->id);
+    put_end(at, loop, request);
     close_request(loop, request);
     loop->output.used += 8 + content + 16;
     loop->output.ended++;
@@ -2093,7 +2104,7 @@ answer_with_parts(Handler *self, Response *response, Request *request, PyObject 
             return -1;
         request->guarded = 1;
         request->ended = 1;
-        put_end(at, request->id);
+        put_end(at, loop, request);
         close_request(loop, request);
         loop->output.used += 16;
         loop->output.ended++;
@@ -2310,6 +2321,7 @@ loop_serve(Loop *self, PyObject *handler)
             Py_CLEAR(self->current);
             continue;
         }
+        current->began = self->now;
         current->thread = self->thread;
         current->guarded = 0;
         if (handle(CAST(Handler, handler), current) < 0)

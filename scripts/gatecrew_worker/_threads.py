@@ -173,6 +173,7 @@ class Loop:
                 continue
             if self.threads == 1:
                 self._holder = me
+            request.began = monotonic_ns()
             request.thread = me
             try:
                 request.guarded = False
@@ -393,14 +394,21 @@ class Loop:
         request.guarded = True  # for good: its thread will be at another request
         if request.interruption is not None:
             request.interruption.settle()
-        tail = rec.end_request(request.id, app_status)
+        tail = rec.end_request(request.id, app_status, worked=self._worked(request))
         if data:
             try:
                 self._send_output(request, data, tail)
                 return
             except ClientDisconnected:
-                tail = rec.end_request(request.id, 1)
+                tail = rec.end_request(request.id, 1, worked=self._worked(request))
         self._finish(request, tail)
+
+    def _worked(self, request):
+        """How long the request has been in progress, in microseconds, at least 1: the
+        gateway, which may be late itself, can't tell. 0 when nobody asks."""
+        if not request.began or not self._connection.flow:
+            return 0
+        return (monotonic_ns() - request.began) // 1000 + 1
 
     def write_errors(self, request, data):
         """Sends diagnostics of a request, to the log of this process when the

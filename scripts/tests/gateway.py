@@ -44,6 +44,7 @@ class Answer:
         self.stderr = b""
         self.app_status = None
         self.protocol_status = None
+        self.worked = None  # in microseconds, as the worker has told
         self.file = None  # what the gateway would send behind stdout
         self.file_flags = 0
         self.trailers = None
@@ -268,7 +269,8 @@ class Worker:
             answer.file = os.pread(fd, length + 1, offset)[:length]
             os.close(fd)
         elif kind == rec.END_REQUEST:
-            answer.app_status, answer.protocol_status = struct.unpack(">IB3x", content)
+            answer.app_status, last = struct.unpack(">II", content)
+            answer.protocol_status, answer.worked = last >> 24, last & rec.MAX_WORKED
         elif kind == rec.TRAILERS:
             answer.trailers = content
         else:

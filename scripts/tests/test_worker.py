@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import tempfile
+import time
 import unittest
 from contextlib import ExitStack
 
@@ -250,6 +251,46 @@ class End(unittest.TestCase):
             for _ in range(3):
                 self.assertEqual(worker.get("/fork_and_terminate").body, b"15")
             self.assertEqual(worker.get("/hello").body, b"hello")
+
+
+class Worked(unittest.TestCase):
+    def test_how_long(self):
+        """END_REQUEST tells how long the request was in progress, and no time before that."""
+        for threads in (1, 4):
+            for path in ("/naps", "/naps/parts", "/naps/write"):
+                with self.subTest(path, threads=threads), Worker("busy:app", threads=threads) as worker:
+                    time.sleep(0.05)  # idle
+                    quick = worker.get(path, QUERY_STRING="0").worked
+                    slow = worker.get(path, QUERY_STRING="0.06").worked
+                    self.assertTrue(0 < quick < slow, (quick, slow))
+                    self.assertGreaterEqual(slow, 60000)
+                    self.assertLess(quick, 50000)
+
+    def test_behind_another(self):
+        with Worker("busy:app", control=True) as worker:
+            with worker.together():
+                worker.begin(1, path="/naps", QUERY_STRING="0.06")
+                worker.begin(2, path="/naps", QUERY_STRING="0")
+            self.assertGreaterEqual(worker.answer(1).worked, 60000)
+            self.assertLess(worker.answer(2).worked, 50000)
+
+    def test_not_begun(self):
+        with tempfile.TemporaryDirectory() as directory, Worker("busy:app", control=True) as worker:
+            fifo = os.path.join(directory, "fifo")
+            os.mkfifo(fifo)
+            worker.begin(1, path="/sleeps", QUERY_STRING=fifo)
+            worker.await_log("busy")
+            worker.begin(2, path="/naps", QUERY_STRING="0")
+            worker.command(b"recall\n")
+            answer = worker.answer(2)
+            self.assertEqual((answer.protocol_status, answer.worked), (rec.OVERLOADED, 0))
+            with open(fifo, "w"):
+                pass
+            self.assertGreater(worker.answer(1).worked, 0)
+
+    def test_plain_fastcgi(self):
+        with Worker("busy:app", window=0) as worker:
+            self.assertEqual(worker.get("/naps", QUERY_STRING="0.01").worked, 0)
 
 
 class Violations(unittest.TestCase):

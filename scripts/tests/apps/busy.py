@@ -3,6 +3,7 @@ for writing and closed."""
 
 import os
 import threading
+import time
 
 from applications import PLAIN, raw, say
 
@@ -39,10 +40,23 @@ def lingers(environ, start_response):
     released(environ)
 
 
+def naps(environ, start_response):
+    """For as many seconds as QUERY_STRING says; a client may ask for an answer in parts, or by write()."""
+    time.sleep(float(environ["QUERY_STRING"]))
+    write = start_response("200 OK", list(PLAIN))
+    if environ["PATH_INFO"] == "/naps/parts":
+        return (part for part in (b"one", b"two"))
+    if environ["PATH_INFO"] == "/naps/write":
+        write(b"written")
+        return []
+    return [b"slept"]
+
+
 def dies(environ, start_response):
     """And its process with it."""
     os._exit(7)
 
 
 def app(environ, start_response):
-    return {"/sleeps": sleeps, "/spins": spins, "/lingers": lingers, "/dies": dies}.get(environ["PATH_INFO"], raw)(environ, start_response)
+    return {"/sleeps": sleeps, "/spins": spins, "/lingers": lingers, "/dies": dies,
+            "/naps": naps, "/naps/parts": naps, "/naps/write": naps}.get(environ["PATH_INFO"], raw)(environ, start_response)
