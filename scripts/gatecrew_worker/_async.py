@@ -25,6 +25,7 @@ from time import perf_counter
 from gatecrew_worker import _files
 from gatecrew_worker import _records as rec
 from gatecrew_worker._connection import INPUT_WINDOW, ClientDisconnected, Connection, Request, held_back
+from gatecrew_worker._loader import set_aside
 
 _BLOCK = 65536  # bytes read at once
 
@@ -156,6 +157,7 @@ class Loop:
     async def _serve(self, lifespan):
         if not self._stopping:
             await lifespan.startup()
+        set_aside()
         self._finished = self.event_loop.create_future()
         self.event_loop.add_reader(self._sock.fileno(), self._readable)
         if self._stopping:

@@ -8,6 +8,7 @@ from _thread import get_ident
 from wsgiref.util import is_hop_by_hop
 
 from gatecrew_worker import _connection, _head, _stacks
+from gatecrew_worker._loader import set_aside
 from gatecrew_worker._records import decode_pairs
 from gatecrew_worker._streams import Errors, FileWrapper, Input
 from gatecrew_worker._threads import Loop
@@ -99,6 +100,7 @@ class Handler:
 def serve(app, sock, control, options, started, loop_type=Loop, handler_type=Handler):
     """Serves an application until the gateway, or SIGTERM, ends that. started
     is called with the loop and control before the first request."""
+    set_aside()
     loop = loop_type(sock, options.threads, 0 if control is None else _AHEAD)
     started(loop, control)
     loop.run(handler_type(app, loop, options.root_path))

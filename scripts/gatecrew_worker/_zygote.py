@@ -8,12 +8,13 @@ the kernel makes the gateway its parent.
 """
 
 import array
-import gc
 import os
 import socket
 import stat
 import sys
 import threading
+
+from gatecrew_worker._loader import set_aside
 
 _DESCRIPTORS = 5  # that come with a request: a worker's 1 to 5
 
@@ -34,10 +35,9 @@ class Zygote:
         """
         for line in _shared():
             print("gatecrew: preload: " + line, file=sys.stderr)
-        # Collections in the workers would write to, and so copy, every object
-        # that was made so far.
-        gc.collect()
-        gc.freeze()
+        # Also since collections in the workers would write to, and so copy, every
+        # object that was made so far.
+        set_aside()
         self._say(b"ready")
         while True:
             request = self._next()
