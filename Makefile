@@ -7,7 +7,7 @@ FUZZTIME ?= 30s
 # seconds each time.
 SUITES   ?=
 ROUNDS   ?= 5
-SECONDS  ?= 1
+SECONDS  ?= 2
 # Packages tested at a time: their tests start many processes of their own.
 JOBS     ?= 2
 
@@ -60,7 +60,7 @@ fuzz: ## run every fuzz function for FUZZTIME=30s each, and the C extension agai
 soak: setup ## the long runs: the same tests with SOAK=1
 	SOAK=1 go test -race -count=1 -p 1 -timeout 6h ./...
 
-bench: build ## gatecrew beside its peers, half an hour; SUITES="wsgi asgi" ROUNDS=3
+bench: build ## gatecrew beside its peers, three quarters of an hour; SUITES="wsgi asgi" ROUNDS=3
 	bench/setup.sh
 	bench/bench.py $(SUITES) --rounds $(ROUNDS) --seconds $(SECONDS) --output .build/bench/results.json --publish
 
