@@ -896,7 +896,7 @@ put_end(char *at, Loop *loop, Request *request)
 {
     unsigned char complete[8] = {0};
     if (request->began && CAST(Connection, loop->connection)->flow) {
-        int64_t worked = (clock_now() - request->began) / 1000 + 1;
+        uint64_t worked = ((uint64_t)clock_now() - (uint64_t)request->began) / 1000 + 1; /* began is what Python has set */
         if (worked > MAX_WORKED)
             worked = MAX_WORKED;
         complete[5] = (unsigned char)(worked >> 16);
