@@ -163,7 +163,6 @@ class Loop:
             with self._lock:
                 if not self._ready:
                     self._wait(self._has_work)
-                    self._now = monotonic_ns()
                 if not self._ready:
                     return
                 request = self._ready.popleft()
@@ -173,7 +172,7 @@ class Loop:
                 continue
             if self.threads == 1:
                 self._holder = me
-            request.began = monotonic_ns()
+            self._now = request.began = monotonic_ns()
             request.thread = me
             try:
                 request.guarded = False
@@ -183,10 +182,8 @@ class Loop:
                     self.end(request, b"", 1)
             except BaseException as exc:  # not the application's: handle keeps those
                 self._fail(exc)
-            if self._held_since:
-                self._now = monotonic_ns()
-                if self._now - self._held_since > _HELD_TIME:
-                    self._flush()
+            if self._held_since and monotonic_ns() - self._held_since > _HELD_TIME:
+                self._flush()
 
     def _has_work(self, _):
         return self._ready or self._end_of_input
